@@ -1,0 +1,1 @@
+"""Cases, rivals and reports that join the engine and the models."""

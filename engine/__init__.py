@@ -1,0 +1,1 @@
+"""Sampling: posteriors, samplers, the driver that runs them, and the results."""

@@ -1,0 +1,1 @@
+"""Pure JAX functions of the models: log densities, transforms of spend, conjugate draws."""

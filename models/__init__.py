@@ -1,0 +1,1 @@
+"""NumPyro models over the kernels, and the decisions taken with their posteriors."""

@@ -1,0 +1,24 @@
+"""What every test run has: shape checks on, the cases folder, quiet devices."""
+
+import os
+from pathlib import Path
+
+os.environ.setdefault("JAX_PLATFORMS", "cpu")
+os.environ.setdefault("MPLBACKEND", "Agg")
+
+from jaxtyping import install_import_hook
+
+# Shapes stand in the types; every test run checks them.
+install_import_hook(["pelton.kernels", "pelton.engine", "pelton.models"], "beartype.beartype")
+
+import pytest
+
+CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
+
+
+@pytest.fixture(scope="session")
+def cases() -> Path:
+    """The folder of third-party data and exact references, where it is at hand."""
+    if not CASES.is_dir():
+        pytest.skip(f"the reference cases are not at {CASES}")
+    return CASES
