@@ -1,0 +1,163 @@
+"""Whether draws converged: R-hat, effective sample sizes, divergences and the like, with the remedy in words."""
+
+import warnings
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pelton.engine.errors import ConvergenceWarning
+
+# Vehtari et al. 2021: R-hat below 1.01 and a hundred effective draws a chain.
+MAX_RHAT = 1.01
+MIN_ESS_PER_CHAIN = 100
+# Betancourt 2016: below 0.3 the momentum resampling explores the energy too slowly.
+MIN_BFMI = 0.3
+MAX_SATURATED = 0.05
+
+
+@dataclass(frozen=True)
+class Diagnosis:
+    """What is known of a run's convergence.
+
+    Attributes:
+        worst_rhat, least_ess_bulk, least_ess_tail: over the variables that were sampled, each with its name.
+        divergences: transitions whose energy error passed the limit.
+        saturated: share of transitions cut by the tree-depth limit.
+        least_bfmi: smallest energy Bayesian fraction of missing information over chains.
+        problems: sentences that say what is wrong and what to do; empty where nothing is.
+    """
+
+    worst_rhat: float
+    worst_rhat_of: str
+    least_ess_bulk: float
+    least_ess_bulk_of: str
+    least_ess_tail: float
+    least_ess_tail_of: str
+    divergences: int
+    saturated: float
+    least_bfmi: float
+    problems: tuple[str, ...] = field(default=())
+
+    @property
+    def converged(self) -> bool:
+        """Whether nothing speaks against the draws."""
+        return not self.problems
+
+    def attrs(self) -> dict[str, Any]:
+        """The diagnosis as attributes of a tree."""
+        return {
+            "converged": int(self.converged),
+            "status": "converged" if self.converged else "NOT CONVERGED: " + " | ".join(self.problems),
+            "worst_rhat": self.worst_rhat,
+            "least_ess_bulk": self.least_ess_bulk,
+            "least_ess_tail": self.least_ess_tail,
+            "divergences": self.divergences,
+        }
+
+
+def table(tree: xr.DataTree) -> pd.DataFrame:
+    """R-hat, bulk and tail ESS and the Monte Carlo errors of every sampled scalar of the posterior group.
+
+    Rates and other conjugate draws are left out: given the hyperparameters they are independent.
+
+    Returns:
+        One row a scalar: mean, sd, mcse_mean, mcse_sd, ess_bulk, ess_tail, rhat. Constants have NaN.
+    """
+    from arviz_stats.base import array_stats
+
+    posterior = tree["posterior"].to_dataset()
+    names = [n for n in posterior.data_vars if posterior[n].attrs.get("conjugate") is None]
+    labels: list[str] = []
+    columns: list[np.ndarray] = []
+    for name in names:
+        values = posterior[name]
+        stacked = np.asarray(values, dtype=np.float64).reshape(*values.shape[:2], -1)
+        axes = [np.asarray(values[dim]) for dim in values.dims[2:]]
+        for index, flat in zip(np.ndindex(*values.shape[2:]), np.moveaxis(stacked, -1, 0), strict=True):
+            suffix = ", ".join(str(axis[i]) for axis, i in zip(axes, index, strict=True))
+            labels.append(f"{name}[{suffix}]" if suffix else str(name))
+            columns.append(flat)
+    draws = np.stack(columns) if columns else np.zeros((0, 2, 4))
+    varies = np.ptp(draws.reshape(len(draws), -1), axis=1) > 0 if len(draws) else np.zeros(0, bool)
+    found = {name: np.full(len(draws), np.nan) for name in ("mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "rhat")}
+    if varies.any() and draws.shape[2] >= 4:
+        moving = draws[varies]
+        found["mcse_mean"][varies] = array_stats.mcse(moving, method="mean")
+        found["mcse_sd"][varies] = array_stats.mcse(moving, method="sd")
+        found["ess_bulk"][varies] = array_stats.ess(moving, method="bulk")
+        found["ess_tail"][varies] = array_stats.ess(moving, method="tail", prob=(0.05, 0.95))
+        found["rhat"][varies] = array_stats.rhat(moving, method="rank")
+    return pd.DataFrame(
+        {"mean": draws.mean(axis=(1, 2)), "sd": draws.std(axis=(1, 2), ddof=1), **found},
+        index=pd.Index(labels, name="variable"),
+    )
+
+
+def diagnose(tree: xr.DataTree) -> Diagnosis:
+    """Checks a tree's posterior and sample_stats groups against the usual limits."""
+    rows = table(tree).dropna(how="all", subset=["rhat"])
+    stats = tree["sample_stats"].to_dataset()
+    chains, draws = stats["lp"].shape[:2]
+    diverging = int(np.sum(np.asarray(stats["diverging"])))
+    saturated = float(np.mean(stats["reached_max_tree_depth"])) if "reached_max_tree_depth" in stats else 0.0
+    bfmi = _bfmi(stats)
+    if rows.empty:
+        constant = "no variable moved" if "n_steps" in stats else ""
+        problems = (f"{constant}: the density may be constant or every proposal rejected",) if constant else ()
+        return Diagnosis(np.nan, "", np.nan, "", np.nan, "", diverging, saturated, bfmi, problems)
+    worst = {
+        "rhat": (float(rows["rhat"].max()), str(rows["rhat"].idxmax())),
+        "bulk": (float(rows["ess_bulk"].min()), str(rows["ess_bulk"].idxmin())),
+        "tail": (float(rows["ess_tail"].min()), str(rows["ess_tail"].idxmin())),
+    }
+    problems = []
+    if worst["rhat"][0] > MAX_RHAT:
+        problems.append(
+            f"R-hat is {worst['rhat'][0]:.3f} for {worst['rhat'][1]} (at most {MAX_RHAT}): the chains disagree; run a "
+            "longer warm-up, or look at the traces for separate modes"
+        )
+    least = min(MIN_ESS_PER_CHAIN * chains, chains * draws)
+    for kind in ("bulk", "tail"):
+        if worst[kind][0] < least:
+            problems.append(
+                f"the {kind} effective sample size is {worst[kind][0]:.0f} for {worst[kind][1]} (at least {least}): "
+                "take more draws"
+            )
+            break
+    if diverging:
+        problems.append(
+            f"{diverging} divergent transitions of {chains * draws}: part of the posterior was not reached; raise "
+            "target_accept (0.95, say) or reparameterise"
+        )
+    if saturated > MAX_SATURATED:
+        problems.append(
+            f"{saturated:.0%} of the trajectories reached the largest tree depth: raise max_tree_depth, or rescale "
+            "the model"
+        )
+    if bfmi < MIN_BFMI:
+        problems.append(
+            f"the energy's Bayesian fraction of missing information is {bfmi:.2f} (at least {MIN_BFMI}): heavy tails; "
+            "take more draws or reparameterise"
+        )
+    return Diagnosis(*worst["rhat"], *worst["bulk"], *worst["tail"], diverging, saturated, bfmi, tuple(problems))
+
+
+def _bfmi(stats: xr.Dataset) -> float:
+    """The smallest energy fraction over chains (and segments); 1 where the sampler has no momentum."""
+    if "energy" not in stats or "tree_depth" not in stats or not np.any(np.asarray(stats["tree_depth"]) > 0):
+        return 1.0
+    energy = np.asarray(stats["energy"], dtype=np.float64)
+    if energy.shape[1] < 3:
+        return 1.0
+    spread = np.var(energy, axis=1)
+    moved = np.mean(np.diff(energy, axis=1) ** 2, axis=1)
+    return float(np.min(np.where(spread > 0, moved / np.where(spread > 0, spread, 1.0), 1.0)))
+
+
+def warn(diagnosis: Diagnosis) -> None:
+    """One ConvergenceWarning a problem."""
+    for problem in diagnosis.problems:
+        warnings.warn(problem, ConvergenceWarning, stacklevel=4)

@@ -1,0 +1,56 @@
+"""The errors and warnings of pelton, each naming what was wrong, where, the value seen and the remedy."""
+
+import difflib
+from collections.abc import Iterable
+
+
+class PeltonError(Exception):
+    """Base of every error that a user can cause."""
+
+
+class DataError(PeltonError, ValueError):
+    """The data cannot be used as they are; the message names row, column, unit and value."""
+
+
+class ArgumentError(PeltonError, ValueError):
+    """A setting is out of range or contradicts another."""
+
+
+class UnknownNameError(ArgumentError, KeyError):
+    """A name that is in no registry; the message lists the nearest names.
+
+    >>> raise UnknownNameError("sampler", "nutz", ["nuts", "grid"])
+    Traceback (most recent call last):
+        ...
+    pelton.engine.errors.UnknownNameError: unknown sampler 'nutz'; did you mean 'nuts'? Known: grid, nuts
+    """
+
+    def __init__(self, kind: str, name: object, known: Iterable[str]):
+        known = sorted(known)
+        near = difflib.get_close_matches(str(name), known, n=3, cutoff=0.4)
+        hint = f"; did you mean {' or '.join(map(repr, near))}?" if near else "."
+        super().__init__(f"unknown {kind} {name!r}{hint} Known: {', '.join(known) or 'none'}")
+
+    def __str__(self) -> str:
+        # KeyError would print the message quoted.
+        return str(self.args[0])
+
+
+class ModelError(PeltonError, ValueError):
+    """The model cannot be sampled: a discrete latent, a log density that is NaN at every start, ..."""
+
+
+class OutputError(PeltonError, OSError):
+    """A result could not be written; what stood there before is untouched."""
+
+
+class PeltonWarning(UserWarning):
+    """Base of every warning."""
+
+
+class DataWarning(PeltonWarning):
+    """The data are usable, with a consequence that the message names."""
+
+
+class ConvergenceWarning(PeltonWarning):
+    """The posterior draws should not be trusted as they are; the message names the remedy."""

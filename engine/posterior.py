@@ -1,0 +1,69 @@
+"""Posterior: all that a sampler needs to know of a model."""
+
+from collections.abc import Callable, Hashable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Protocol, runtime_checkable
+
+import xarray as xr
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from pelton.engine.errors import ArgumentError
+
+type LogDensity = Callable[[Float[Array, " dimension"], Any], Float[Array, ""]]
+type Constrain = Callable[[Float[Array, " dimension"], Any], dict[str, Array]]
+type Start = Callable[[PRNGKeyArray, Any], Float[Array, " dimension"]]
+
+
+@dataclass(frozen=True)
+class Posterior:
+    """A log density on one flat unconstrained vector, with names for what the vector means.
+
+    The callables take the data as an argument and close over none of it, so that new data of the same
+    shape compile nothing. They must be hashable and equal for equal models: compiled programs are cached
+    by them.
+
+    Attributes:
+        dimension: length of the unconstrained position.
+        logdensity: (position [dimension], data) -> log density up to a constant, with the log Jacobian of the
+            transform to the constrained space included.
+        constrain: (position [dimension], data) -> the named variables, latents first, then deterministics.
+        start: (key, data) -> a starting position, dispersed over starts with other keys.
+        data: pytree of arrays. With `batch`, every leaf has a leading axis of that length.
+        dims: names of each variable's axes, without chain and draw (and without the batch dimension).
+        coords: labels along those axes.
+        observed: observed variables for the tree's observed_data group.
+        constant: covariates, exposures and the like for its constant_data group.
+        batch: number of independent posteriors of this shape, fitted side by side in one program; None for one.
+        batch_dim: the name of the batch's axis.
+        attrs: what the model wishes to record in the tree's attributes.
+    """
+
+    dimension: int
+    logdensity: LogDensity
+    constrain: Constrain
+    start: Start
+    data: Any = ()
+    dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
+    coords: Mapping[str, Sequence[Hashable]] = field(default_factory=dict)
+    observed: Mapping[str, Any] = field(default_factory=dict)
+    constant: Mapping[str, Any] = field(default_factory=dict)
+    batch: int | None = None
+    batch_dim: str = "segment"
+    attrs: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if self.dimension < 0:
+            raise ArgumentError(f"a posterior has a dimension of at least 0, not {self.dimension}")
+
+
+@runtime_checkable
+class Model(Protocol):
+    """What `sample` asks of a pelton model."""
+
+    def posterior(self) -> Posterior:
+        """The log density, and what its variables are called."""
+        ...
+
+    def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
+        """Adds what follows from the draws without sampling: conjugate rates, predictive groups."""
+        ...

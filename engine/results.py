@@ -1,0 +1,91 @@
+"""Draws turned into a DataTree in ArviZ's schema."""
+
+import platform
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from importlib.metadata import PackageNotFoundError, version
+from typing import Any
+
+import numpy as np
+import xarray as xr
+
+from pelton.engine.diagnostics import diagnose, warn
+from pelton.engine.posterior import Posterior
+
+
+@dataclass(frozen=True)
+class Draws:
+    """Variables and sampler statistics [chain, draw, ...] of the sampling phase, and of the warm-up if there was one."""
+
+    values: Mapping[str, np.ndarray]
+    stats: Mapping[str, np.ndarray]
+    warmup_values: Mapping[str, np.ndarray] | None
+    warmup_stats: Mapping[str, np.ndarray] | None
+
+
+def versions() -> dict[str, str]:
+    """Versions of what a result depends on."""
+    found = {"python": platform.python_version()}
+    for name in ("pelton", "jax", "jaxlib", "numpyro", "blackjax", "arviz", "numpy"):
+        try:
+            found[name] = version(name)
+        except PackageNotFoundError:
+            found[name] = "not installed"
+    return found
+
+
+def dataset(
+    values: Mapping[str, Any],
+    dims: Mapping[str, Any],
+    coords: Mapping[str, Any],
+    leading: tuple[str, ...] = ("chain", "draw"),
+) -> xr.Dataset:
+    """Arrays with leading sample axes as a Dataset; axes without a name of their own are named after the variable."""
+    variables: dict[str, Any] = {}
+    used: dict[str, int] = {}
+    for name, value in values.items():
+        array = np.asarray(value)
+        rest = list(dims.get(name, ()))
+        missing = array.ndim - len(leading) - len(rest)
+        names = [*leading, *rest, *(f"{name}_dim_{axis}" for axis in range(missing))]
+        variables[name] = (names, array)
+        used.update(zip(names, array.shape, strict=True))
+    labels = {dim: coords.get(dim, np.arange(size)) for dim, size in used.items()}
+    return xr.Dataset(variables, {dim: np.asarray(label) for dim, label in labels.items()})
+
+
+def build_tree(
+    posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any], keep_warmup: bool = False
+) -> xr.DataTree:
+    """The tree of a run, its convergence checked and, where it failed, warned of."""
+    batch = (posterior.batch_dim,) if posterior.batch is not None else ()
+    leading = ("chain", "draw", *batch)
+    groups = {
+        "posterior": dataset(draws.values, posterior.dims, posterior.coords, leading),
+        "sample_stats": dataset(draws.stats, {}, posterior.coords, leading),
+    }
+    if keep_warmup and draws.warmup_values is not None and draws.warmup_stats is not None:
+        groups["warmup_posterior"] = dataset(draws.warmup_values, posterior.dims, posterior.coords, leading)
+        groups["warmup_sample_stats"] = dataset(draws.warmup_stats, {}, posterior.coords, leading)
+    if posterior.observed:
+        groups["observed_data"] = dataset(posterior.observed, posterior.dims, posterior.coords, ())
+    if posterior.constant:
+        groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, ())
+    tree = xr.DataTree.from_dict(groups)
+    diagnosis = diagnose(tree)
+    tree.attrs.update(
+        {
+            "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
+            "inference_library": "pelton",
+            "inference_library_version": versions()["pelton"],
+            "versions": " ".join(f"{name}={number}" for name, number in versions().items()),
+            **attrs,
+            **posterior.attrs,
+            **diagnosis.attrs(),
+        }
+    )
+    for name in ("posterior", "sample_stats"):
+        tree[name].attrs.update(tree.attrs)
+    warn(diagnosis)
+    return tree

@@ -1,0 +1,518 @@
+"""The driver: one function runs every sampler, chains on their own threads or vectorised, in chunks."""
+
+import threading
+import time
+from collections.abc import Callable, Sequence
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import xarray as xr
+
+from pelton.engine.compilation import Compiler
+from pelton.engine.errors import ArgumentError, ModelError
+from pelton.engine.posterior import Model, Posterior
+from pelton.engine.precision import choose_precision, using
+from pelton.engine.progress import Report, progress
+from pelton.engine.results import Draws, build_tree
+from pelton.engine.samplers import DEFAULT, Info, Sampler, sampler_class
+from pelton.engine.samplers.base import empty_info
+
+type Method = Literal["threads", "vectorized"]
+
+# Draws that leave the device together; a run of any length uses the same compiled program.
+CHUNK_DRAWS = 250
+CHUNK_BYTES = 64 * 2**20
+# A dense metric costs d^2 a leapfrog and pays on the correlated posteriors of few dimensions.
+DENSE_UP_TO = 20
+START_TRIES = 100
+CONSTRAIN_BATCH = 256
+
+
+@dataclass(frozen=True)
+class _Programs:
+    """What to compile: a posterior's functions, a sampler's, and how the chains are laid out."""
+
+    posterior: tuple[Callable, Callable]
+    sampler: Sampler
+    batched: bool
+    vectorized: bool
+    capacity: int
+
+
+def _key(seed: Any, chain: Any) -> Any:
+    return jax.random.fold_in(jax.random.wrap_key_data(seed), chain)
+
+
+def _strong(tree: Any) -> Any:
+    """Leaves without JAX's weak types, so that a state looks the same to the next program as to the last."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
+
+
+def _over_batch_and_chains(function: Callable, programs: _Programs, chain_axes: tuple) -> Callable:
+    """Maps a one-chain program over segments and, where chains are vectorised, over chains.
+
+    The function takes (chain, segment, ..., data); chain_axes are the mapped axes of what stands between.
+    """
+    if programs.batched:
+        function = jax.vmap(function, in_axes=(None, 0, *chain_axes, 0))
+    if programs.vectorized:
+        function = jax.vmap(function, in_axes=(0, None, *chain_axes, None))
+    return function
+
+
+def _build_init(programs: _Programs) -> Callable:
+    """(chain, segment, seed, data) -> state, and whether its log density and gradient are finite."""
+    (logdensity, start), sampler = programs.posterior, programs.sampler
+
+    def init(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
+        def bound(position: Any) -> Any:
+            return logdensity(position, data)
+
+        key = jax.random.fold_in(_key(seed, chain), segment)
+        key_start, key_init = jax.random.split(key)
+
+        def finite(position: Any) -> Any:
+            value, gradient = jax.value_and_grad(bound)(position)
+            return jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+
+        def attempt(index: Any) -> Any:
+            return start(jax.random.fold_in(key_start, index), data)
+
+        def again(carry: tuple) -> tuple:
+            index, _, _ = carry
+            position = attempt(index)
+            return index + 1, position, finite(position)
+
+        first = attempt(0)
+        _, position, good = jax.lax.while_loop(
+            lambda carry: ~carry[2] & (carry[0] < START_TRIES), again, (1, first, finite(first))
+        )
+        return _strong(sampler.init(bound, position, key_init)), good
+
+    def program(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
+        mapped = _over_batch_and_chains(lambda c, s, d: init(c, s, seed, d), programs, ())
+        return mapped(chain, segment, data)
+
+    return program
+
+
+def _build_advance(programs: _Programs, warming: bool) -> Callable:
+    """(chain, segment, state, seed, first, count, data) -> state, positions [capacity, d], Info [capacity].
+
+    Only the first `count` rows are filled: the count is an argument, so that every length of run shares one program.
+    """
+    (logdensity, _), sampler = programs.posterior, programs.sampler
+
+    def advance(
+        chain: Any, segment: Any, state: Any, data: Any, seed: Any, first: Any, count: Any
+    ) -> tuple[Any, Any, Any]:
+        def bound(position: Any) -> Any:
+            return logdensity(position, data)
+
+        # Warm-up and sampling take their randomness from keys apart from one another and from the start's.
+        key = jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
+
+        def iterate(index: Any, state: Any) -> tuple[Any, Info]:
+            step_key = jax.random.fold_in(key, index)
+            if warming:
+                return sampler.warmup(bound, state, step_key, index)
+            return sampler.step(bound, state, step_key)
+
+        position = sampler.position(state)
+        store = (
+            jnp.zeros((programs.capacity, *position.shape), position.dtype),
+            empty_info(programs.capacity, position.dtype),
+        )
+
+        def body(offset: Any, carry: tuple) -> tuple:
+            state, store = carry
+            state, info = iterate(first + offset, state)
+            state = _strong(state)
+            row = (sampler.position(state), info)
+            store = jax.tree.map(
+                lambda all_rows, one: jax.lax.dynamic_update_index_in_dim(all_rows, one, offset, 0), store, row
+            )
+            return state, store
+
+        state, (positions, infos) = jax.lax.fori_loop(0, count, body, (state, store))
+        return state, positions, infos
+
+    def program(
+        chain: Any, segment: Any, state: Any, seed: Any, first: Any, count: Any, data: Any
+    ) -> tuple[Any, Any, Any]:
+        mapped = _over_batch_and_chains(
+            lambda c, s, st, d: advance(c, s, st, d, seed, first, count), programs, (0,)
+        )
+        return mapped(chain, segment, state, data)
+
+    return program
+
+
+def _build_constrain(constrain: Callable, batched: bool) -> Callable:
+    """(positions [all, (segment), d], data) -> variables with the same leading axes."""
+
+    def program(positions: Any, data: Any) -> dict[str, Any]:
+        def one(position: Any) -> dict[str, Any]:
+            return jax.vmap(constrain)(position, data) if batched else constrain(position, data)
+
+        return jax.lax.map(one, positions, batch_size=CONSTRAIN_BATCH)
+
+    return program
+
+
+def sample(
+    model: Model | Posterior,
+    *,
+    sampler: str = DEFAULT,
+    chains: int = 4,
+    warmup: int = 1000,
+    draws: int = 1000,
+    seed: int = 0,
+    target_accept: float = 0.8,
+    max_tree_depth: int = 10,
+    dense: bool | None = None,
+    precision: str | None = None,
+    chain_method: Method | None = None,
+    groups: Sequence[str] = (),
+    keep_warmup: bool = False,
+    progress: bool | None = None,
+) -> xr.DataTree:
+    """Draws from a posterior.
+
+    Args:
+        model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
+        sampler: a registered sampler, see `pelton.samplers()`.
+        chains: independent chains, each from its own start.
+        warmup: adapting iterations a chain; they are not draws.
+        draws: draws a chain.
+        seed: of the run's randomness; the same seed, device, versions and precision give the same draws.
+        target_accept: mean acceptance probability that the step size is adapted to, between 0 and 1.
+        max_tree_depth: limit on a trajectory's doublings.
+        dense: whether the metric is dense; by default it is up to 20 dimensions.
+        precision: "float32", "float64", or None for float64 on a CPU and float32 on an accelerator. It holds for the
+            run alone: the process's own settings stay.
+        chain_method: "threads" (a compiled program a chain, on the cores) or "vectorized" (all chains in one
+            program); by default threads on a CPU and vectorized on an accelerator.
+        groups: further groups of the tree, of "prior", "prior_predictive", "posterior_predictive" and
+            "log_likelihood", where the model offers them.
+        keep_warmup: whether the tree holds the groups warmup_posterior and warmup_sample_stats.
+        progress: whether to show a progress bar; None shows it on a terminal.
+
+    Returns:
+        A DataTree in ArviZ's schema. Its attributes record versions, settings, seconds, gradient evaluations and
+        whether the draws converged ("status").
+
+    Raises:
+        ArgumentError: a setting is out of range.
+        ModelError: the log density is not finite at any of a hundred starts.
+
+    Warns:
+        ConvergenceWarning: the draws should not be trusted as they are.
+
+    >>> import numpy as np
+    >>> import pelton
+    >>> model = pelton.PartialPooling([9, 22, 31], [138, 72, 157])
+    >>> tree = pelton.sample(model, chains=2, warmup=300, draws=300)
+    >>> tree["posterior"]["mu"].shape
+    (2, 300)
+    """
+    settings = _settings(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth, dense)
+    run_precision = choose_precision(precision, jax.default_backend())
+    method = _method(chain_method)
+    posterior = model if isinstance(model, Posterior) else model.posterior()
+    if not isinstance(posterior, Posterior):
+        raise ArgumentError(f"sample takes a pelton model or a Posterior, not {type(model).__name__}")
+    with using(run_precision):
+        if posterior.dimension == 0:
+            run, name = _Run.constant(posterior, chains, draws), "conjugate"
+        else:
+            chosen = _sampler(sampler, posterior, settings, warmup)
+            run, name = _Run.of(posterior, chosen, chains, draws, seed, method, progress), sampler
+        tree = build_tree(
+            posterior,
+            run.draws,
+            attrs={
+                "sampler": name,
+                "chains": chains,
+                "draws": draws,
+                "warmup": run.warmup,
+                "seed": seed,
+                "target_accept": target_accept,
+                "max_tree_depth": max_tree_depth,
+                "metric": run.metric,
+                "precision": run_precision,
+                "device": str(jax.devices()[0].device_kind),
+                "chain_method": method,
+                "seconds_compiling": run.seconds_compiling,
+                "seconds_warmup": run.seconds_warmup,
+                "seconds_sampling": run.seconds_sampling,
+                "gradient_evaluations": run.gradients,
+            },
+            keep_warmup=keep_warmup,
+        )
+    if isinstance(model, Posterior):
+        if groups:
+            raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
+        return tree
+    return model.finish(tree, seed=seed, groups=groups)
+
+
+def _settings(
+    sampler: str,
+    chains: int,
+    warmup: int,
+    draws: int,
+    seed: int,
+    target_accept: float,
+    max_tree_depth: int,
+    dense: bool | None,
+) -> dict[str, Any]:
+    sampler_class(sampler)
+    for what, value, least in (
+        ("chains", chains, 1),
+        ("draws", draws, 1),
+        ("warmup", warmup, 0),
+        ("seed", seed, 0),
+        ("max_tree_depth", max_tree_depth, 1),
+    ):
+        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
+            raise ArgumentError(f"{what} is a whole number of at least {least}, not {value!r}")
+    if seed >= 2**64:
+        raise ArgumentError(f"seed is below 2**64, not {seed}")
+    if not 0 < target_accept < 1:
+        raise ArgumentError(f"target_accept lies between 0 and 1, not {target_accept!r}; 0.8 is usual")
+    return {"target_accept": float(target_accept), "max_tree_depth": int(max_tree_depth), "dense": dense}
+
+
+def _method(chain_method: str | None) -> Method:
+    if chain_method is None:
+        return "threads" if jax.default_backend() == "cpu" else "vectorized"
+    if chain_method == "threads" or chain_method == "vectorized":
+        return chain_method
+    raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
+
+
+def _sampler(name: str, posterior: Posterior, settings: dict[str, Any], warmup: int) -> Sampler:
+    kind = sampler_class(name)
+    if kind.max_dimension is not None and posterior.dimension > kind.max_dimension:
+        raise ArgumentError(
+            f"sampler {name!r} takes at most {kind.max_dimension} dimensions and this posterior has "
+            f"{posterior.dimension}; use {DEFAULT!r}"
+        )
+    dense = posterior.dimension <= DENSE_UP_TO if settings["dense"] is None else bool(settings["dense"])
+    return kind(warmup_steps=int(warmup) if kind.needs_warmup else 0, **(settings | {"dense": dense}))
+
+
+@dataclass
+class _Run:
+    """The draws of a run, and what it cost."""
+
+    draws: Draws
+    warmup: int
+    metric: str
+    seconds_compiling: float
+    seconds_warmup: float
+    seconds_sampling: float
+    gradients: int
+
+    @classmethod
+    def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
+        """Nothing is unknown that needs a sampler: the constants, as often as there are draws."""
+        compiler = Compiler()
+        values = _constrained(posterior, np.zeros((chains, draws, 0)), compiler)
+        zeros = np.zeros((chains, draws))
+        stats = {"lp": zeros, "diverging": zeros.astype(bool)}
+        return cls(Draws(values, stats, None, None), 0, "none", compiler.seconds, 0.0, 0.0, 0)
+
+    @classmethod
+    def of(
+        cls,
+        posterior: Posterior,
+        sampler: Sampler,
+        chains: int,
+        draws: int,
+        seed: int,
+        method: Method,
+        show: bool | None,
+    ) -> "_Run":
+        engine = _Engine(posterior, sampler, chains, seed, method)
+        total = chains * (sampler.warmup_steps + draws)
+        with progress(f"{sampler.name}, {chains} chains", total, show) as report:
+            warm, kept = engine.run(draws, report)
+        seconds_draws = engine.seconds
+        warm_values = _constrained(posterior, warm.positions, engine.compiler) if sampler.warmup_steps else None
+        values = _constrained(posterior, kept.positions, engine.compiler)
+        return cls(
+            draws=Draws(values, kept.stats, warm_values, warm.stats if sampler.warmup_steps else None),
+            warmup=sampler.warmup_steps,
+            metric="dense" if sampler.dense else "diagonal",
+            seconds_compiling=engine.compiler.seconds,
+            seconds_warmup=seconds_draws["warmup"],
+            seconds_sampling=seconds_draws["sampling"],
+            gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum()),
+        )
+
+
+@dataclass
+class _Phase:
+    """Positions [chain, draw, (segment), d] and statistics [chain, draw, (segment)] of one phase."""
+
+    positions: np.ndarray
+    stats: dict[str, np.ndarray]
+
+
+class _Engine:
+    """Runs one sampler's chains, each on its own thread or all in one vectorised program."""
+
+    def __init__(self, posterior: Posterior, sampler: Sampler, chains: int, seed: int, method: Method):
+        self.posterior = posterior
+        self.sampler = sampler
+        self.chains = chains
+        self.vectorized = method == "vectorized"
+        self.compiler = Compiler()
+        self.seconds = {"warmup": 0.0, "sampling": 0.0}
+        self.stop = threading.Event()
+        width = posterior.dimension * (posterior.batch or 1) * 8 * (chains if self.vectorized else 1)
+        self.programs = _Programs(
+            posterior=(posterior.logdensity, posterior.start),
+            sampler=sampler,
+            batched=posterior.batch is not None,
+            vectorized=self.vectorized,
+            capacity=max(1, min(CHUNK_DRAWS, CHUNK_BYTES // width)),
+        )
+        self.data = jax.tree.map(jnp.asarray, posterior.data)
+        self.seed = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
+        self.segments = jnp.asarray(
+            np.arange(posterior.batch, dtype=np.uint32) if self.programs.batched else np.uint32(0)
+        )
+
+    def run(self, draws: int, report: Report) -> tuple[_Phase, _Phase]:
+        groups = (
+            [np.arange(self.chains, dtype=np.uint32)]
+            if self.vectorized
+            else [np.uint32(chain) for chain in range(self.chains)]
+        )
+        precision = "float64" if jax.config.jax_enable_x64 else "float32"
+        # Programs are compiled before the clock of the phases starts, and by one thread.
+        state = self._init(groups[0])
+        shared = state if self.sampler.shared_init else None
+        self._program(_build_advance, (False,), groups[0], state)
+        if self.sampler.warmup_steps and not self.sampler.adapts_in_step:
+            self._program(_build_advance, (True,), groups[0], state)
+        began = time.perf_counter()
+        starts = [state] + [self._init(chain) if shared is None else shared for chain in groups[1:]]
+        jax.block_until_ready(starts)
+        self.seconds["warmup"] += time.perf_counter() - began
+
+        def advance(phase: str, count: int, states: list[Any]) -> tuple[list[Any], _Phase]:
+            def one(at: int) -> tuple[Any, list[Any]]:
+                with using(precision):
+                    return self._advance(phase, groups[at], states[at], count, report)
+
+            began = time.perf_counter()
+            if len(groups) == 1:
+                results = [one(0)]
+            else:
+                with ThreadPoolExecutor(min(len(groups), _cores())) as pool:
+                    try:
+                        results = list(pool.map(one, range(len(groups))))
+                    except KeyboardInterrupt:
+                        self.stop.set()
+                        raise
+            self.seconds[phase] += time.perf_counter() - began
+            return [state for state, _ in results], self._gather([chunks for _, chunks in results])
+
+        states, warm = advance("warmup", self.sampler.warmup_steps, starts)
+        _, kept = advance("sampling", draws, states)
+        return warm, kept
+
+    def _program(self, build: Callable, static: tuple, chain: Any, state: Any) -> Callable:
+        args = (jnp.asarray(chain), self.segments, state, self.seed, np.int32(0), np.int32(0), self.data)
+        return self.compiler(build, (self.programs, *static), args)
+
+    def _init(self, chain: Any) -> Any:
+        args = (jnp.asarray(chain), self.segments, self.seed, self.data)
+        state, good = self.compiler(_build_init, (self.programs,), args)(*args)
+        if not np.all(good):
+            bad = np.argwhere(~np.asarray(good)).ravel()
+            raise ModelError(
+                f"the log density or its gradient is not finite at any of {START_TRIES} starts"
+                + (f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
+                + "; check the priors' supports and the data's scale, or give the model a start"
+            )
+        return state
+
+    def _advance(
+        self, phase: str, chain: Any, state: Any, count: int, report: Report
+    ) -> tuple[Any, list[tuple[np.ndarray, Info]]]:
+        warming = phase == "warmup" and not self.sampler.adapts_in_step
+        program = self._program(_build_advance, (warming,), chain, state)
+        # Where one program serves both phases, the sampling phase goes on counting.
+        offset = self.sampler.warmup_steps if phase == "sampling" and self.sampler.adapts_in_step else 0
+        chunks, done = [], 0
+        while done < count and not self.stop.is_set():
+            size = min(self.programs.capacity, count - done)
+            args = (jnp.asarray(chain), self.segments, state, self.seed)
+            state, positions, infos = program(*args, np.int32(offset + done), np.int32(size), self.data)
+            axis = int(self.vectorized) + int(self.programs.batched)
+            rows = (slice(None),) * axis + (slice(0, size),)
+            chunks.append(jax.tree.map(lambda leaf, rows=rows: np.asarray(leaf)[rows], (positions, infos)))
+            done += size
+            diverging = int(np.sum(chunks[-1][1].diverging))
+            report(
+                size * (self.chains if self.vectorized else 1),
+                phase if warming or not diverging else f"{phase}, {diverging} divergences in the last chunk",
+            )
+        return state, chunks
+
+    def _gather(self, results: list[list[tuple[np.ndarray, Info]]]) -> _Phase:
+        batched = int(self.programs.batched)
+
+        def join(leaves: list[np.ndarray]) -> np.ndarray:
+            # Chunks hold [(chain), (segment), draw, ...]; the tree wants [chain, draw, (segment), ...].
+            whole = np.concatenate(leaves, axis=int(self.vectorized) + batched)
+            whole = whole if self.vectorized else whole[None]
+            return np.moveaxis(whole, 1, 2) if batched else whole
+
+        if not results[0]:
+            empty = np.zeros((self.chains, 0, *([self.posterior.batch] * batched)))
+            return _Phase(
+                np.zeros((*empty.shape, self.posterior.dimension)), dict.fromkeys(Info._fields, empty)
+            )
+        parts = [
+            jax.tree.map(lambda *leaves: join(list(leaves)), chunks[0], *chunks[1:]) for chunks in results
+        ]
+        positions, infos = jax.tree.map(lambda *leaves: np.concatenate(leaves), parts[0], *parts[1:])
+        return _Phase(positions, infos._asdict())
+
+
+def _constrained(posterior: Posterior, positions: np.ndarray, compiler: Compiler) -> dict[str, np.ndarray]:
+    """Variables [chain, draw, ...] at positions [chain, draw, ...], computed in batches of one compiled size."""
+    chains, draws = positions.shape[:2]
+    flat = positions.reshape(chains * draws, *positions.shape[2:])
+    data = jax.tree.map(jnp.asarray, posterior.data)
+    # Padding to a power of two lets runs of other lengths share the program.
+    padded = 1 << max(8, int(np.ceil(np.log2(max(len(flat), 1)))))
+    padded = min(padded, 4096)
+    pieces = []
+    for start in range(0, len(flat), padded):
+        block = flat[start : start + padded]
+        fill = np.repeat(block[-1:], padded - len(block), axis=0)
+        args = (jnp.asarray(np.concatenate([block, fill])), data)
+        program = compiler(_build_constrain, (posterior.constrain, posterior.batch is not None), args)
+        values = program(*args)
+        pieces.append({name: np.asarray(value)[: len(block)] for name, value in values.items()})
+    return {
+        name: np.concatenate([piece[name] for piece in pieces]).reshape(chains, draws, *pieces[0][name].shape[1:])
+        for name in pieces[0]
+    }
+
+
+def _cores() -> int:
+    import os
+
+    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

@@ -1,0 +1,30 @@
+"""The registry of samplers: one file and one line here make a sampler known."""
+
+from pelton.engine.errors import UnknownNameError
+from pelton.engine.samplers.base import Info, Sampler
+
+# name: module and class, imported on first use, so that importing pelton loads no sampler library.
+REGISTRY: dict[str, tuple[str, str]] = {
+    "numpyro-nuts": ("pelton.engine.samplers.numpyro_nuts", "NumpyroNuts"),
+    "blackjax-nuts": ("pelton.engine.samplers.blackjax_nuts", "BlackjaxNuts"),
+    "grid": ("pelton.engine.samplers.grid", "Grid"),
+}
+
+DEFAULT = "numpyro-nuts"
+
+
+def sampler_class(name: str) -> type[Sampler]:
+    """The sampler of that name.
+
+    >>> sampler_class("grid").max_dimension
+    2
+    """
+    import importlib
+
+    if name not in REGISTRY:
+        raise UnknownNameError("sampler", name, REGISTRY)
+    module, attribute = REGISTRY[name]
+    return getattr(importlib.import_module(module), attribute)
+
+
+__all__ = ["DEFAULT", "REGISTRY", "Info", "Sampler", "sampler_class"]

@@ -1,0 +1,84 @@
+"""The interface of a sampler: init, warmup and step as pure functions, with an Info that names what to plot."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax.numpy as jnp
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
+
+type BoundLogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
+
+
+class Info(NamedTuple):
+    """What one transition reports, under ArviZ's names.
+
+    Attributes:
+        lp: log density at the draw.
+        energy: Hamiltonian at the draw (-lp where the sampler has no momentum).
+        acceptance_rate: mean acceptance probability over the transition.
+        n_steps: gradient evaluations (log-density evaluations where the sampler has no gradient).
+        tree_depth: doublings of the trajectory; 0 where there is no tree.
+        step_size: leapfrog step; 0 where there is none.
+        diverging: whether the energy error passed the sampler's limit.
+        reached_max_tree_depth: whether the trajectory was cut by its limit.
+    """
+
+    lp: Float[Array, "..."]
+    energy: Float[Array, "..."]
+    acceptance_rate: Float[Array, "..."]
+    n_steps: Int[Array, "..."]
+    tree_depth: Int[Array, "..."]
+    step_size: Float[Array, "..."]
+    diverging: Bool[Array, "..."]
+    reached_max_tree_depth: Bool[Array, "..."]
+
+
+def empty_info(length: int, dtype: Any) -> Info:
+    """Room for the reports of that many transitions."""
+    real, whole, flag = jnp.zeros(length, dtype), jnp.zeros(length, jnp.int32), jnp.zeros(length, bool)
+    return Info(real, real, real, whole, whole, real, flag, flag)
+
+
+@dataclass(frozen=True)
+class Sampler(ABC):
+    """Settings of a sampler and its pure functions; a static argument of the compiled programs.
+
+    Attributes:
+        warmup_steps: length of the warm-up that the adaptation is planned for.
+        target_accept: mean acceptance probability that the step size is adapted to.
+        max_tree_depth: limit on the doublings of a trajectory.
+        dense: whether the inverse mass matrix is dense or diagonal.
+    """
+
+    warmup_steps: int = 1000
+    target_accept: float = 0.8
+    max_tree_depth: int = 10
+    dense: bool = False
+
+    name: ClassVar[str]
+    # Where one compiled program serves both phases, the driver compiles only that.
+    adapts_in_step: ClassVar[bool] = False
+    # Independent draws need no warm-up, one start serves all chains, and a grid has a largest dimension.
+    needs_warmup: ClassVar[bool] = True
+    shared_init: ClassVar[bool] = False
+    max_dimension: ClassVar[int | None] = None
+
+    @abstractmethod
+    def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> Any:
+        """The state at a starting position [dimension]."""
+
+    @abstractmethod
+    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
+        """One transition."""
+
+    def warmup(
+        self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array
+    ) -> tuple[Any, Info]:
+        """One adapting transition, the index-th of `warmup_steps`."""
+        return self.step(logdensity, state, key)
+
+    @abstractmethod
+    def position(self, state: Any) -> Float[Array, " dimension"]:
+        """The draw that a state holds."""

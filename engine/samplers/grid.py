@@ -1,0 +1,197 @@
+"""Quadrature in at most two dimensions, and independent draws from it made exact by a Metropolis step."""
+
+from dataclasses import dataclass
+from typing import Any, ClassVar, NamedTuple
+
+import jax
+import jax.numpy as jnp
+from jaxtyping import Array, Float, PRNGKeyArray
+
+from pelton.engine.samplers.base import BoundLogDensity, Info, Sampler
+
+# Points an axis while the box is being found, and of the final grid.
+SEARCH_POINTS = 25
+GRID_POINTS = 129
+SEARCH_ROUNDS = 16
+WHITENED_ROUNDS = 4
+# Points lower than this below the highest are outside the box: exp(-30) is below float64's interest in a sum.
+DROP = 30.0
+# A posterior with more than this share of its mass in the outermost cells does not fit the grid.
+EDGE_MASS = 1e-6
+
+
+class Box(NamedTuple):
+    """A parallelogram: position = centre + basis @ u with lower <= u <= upper."""
+
+    centre: Float[Array, " d"]
+    basis: Float[Array, "d d"]
+    lower: Float[Array, " d"]
+    upper: Float[Array, " d"]
+
+
+class State(NamedTuple):
+    """The current draw, and the grid that proposes the next."""
+
+    position: Float[Array, " d"]
+    lp: Float[Array, ""]
+    log_weight: Float[Array, ""]
+    box: Box
+    density: Float[Array, " points"]
+    cumulative: Float[Array, " cells"]
+    edge_mass: Float[Array, ""]
+
+
+def _axes(box: Box, points: int) -> Float[Array, "points d"]:
+    return box.lower + (box.upper - box.lower) * jnp.linspace(0.0, 1.0, points)[:, None]
+
+
+def _mesh(box: Box, points: int) -> Float[Array, "all d"]:
+    axes = _axes(box, points)
+    columns = jnp.meshgrid(*axes.T, indexing="ij")
+    return jnp.stack([column.ravel() for column in columns], axis=-1)
+
+
+def _evaluate(logdensity: BoundLogDensity, box: Box, mesh: Array) -> Array:
+    positions = box.centre + mesh @ box.basis.T
+    # Batches bound the memory: a density over a long table holds a table for each point.
+    values = jax.lax.map(logdensity, positions, batch_size=64)
+    return jnp.where(jnp.isnan(values), -jnp.inf, values)
+
+
+def _zoom(logdensity: BoundLogDensity, box: Box) -> Box:
+    """One round of fitting the box: past an edge that the mass touches it grows, elsewhere it shrinks."""
+    d = box.lower.shape[0]
+    values = _evaluate(logdensity, box, _mesh(box, SEARCH_POINTS)).reshape((SEARCH_POINTS,) * d)
+    inside = values >= jnp.max(values) - DROP
+    index = jnp.arange(SEARCH_POINTS)
+    step = (box.upper - box.lower) / (SEARCH_POINTS - 1)
+    lower, upper = [], []
+    for axis in range(d):
+        others = tuple(i for i in range(d) if i != axis)
+        hit = jnp.any(inside, axis=others)
+        first = jnp.min(jnp.where(hit, index, SEARCH_POINTS))
+        last = jnp.max(jnp.where(hit, index, -1))
+        width = box.upper[axis] - box.lower[axis]
+        lower.append(
+            jnp.where(first == 0, box.lower[axis] - width / 2, box.lower[axis] + (first - 1) * step[axis])
+        )
+        upper.append(
+            jnp.where(
+                last == SEARCH_POINTS - 1, box.upper[axis] + width / 2, box.lower[axis] + (last + 1) * step[axis]
+            )
+        )
+    return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper))
+
+
+def _whiten(logdensity: BoundLogDensity, box: Box) -> Box:
+    """The box turned into the posterior's principal shape, eight standard deviations wide on each side."""
+    mesh = _mesh(box, SEARCH_POINTS)
+    values = _evaluate(logdensity, box, mesh)
+    weights = jax.nn.softmax(values)
+    positions = box.centre + mesh @ box.basis.T
+    mean = weights @ positions
+    centred = positions - mean
+    step = (box.upper - box.lower) / (SEARCH_POINTS - 1)
+    # A posterior narrower than a cell shows no spread on the mesh; the cell's own spread keeps the basis regular.
+    covariance = (weights * centred.T) @ centred + jnp.diag(step**2 / 12)
+    d = mean.shape[0]
+    return Box(mean, jnp.linalg.cholesky(covariance), jnp.full(d, -8.0), jnp.full(d, 8.0))
+
+
+def _linear_draw(u: Array, left: Array, right: Array) -> Array:
+    """A draw on [0, 1] from the density proportional to left + (right - left) x, by its inverse distribution."""
+    return u * (left + right) / (left + jnp.sqrt(left**2 + u * (right**2 - left**2)))
+
+
+@dataclass(frozen=True)
+class Grid(Sampler):
+    """Independent draws from a piecewise bilinear fit of the density, corrected by independence Metropolis.
+
+    The box that holds the posterior is found by zooming, turned into the posterior's principal axes and divided into
+    128 cells an axis. A draw picks a cell by its mass and a point in it from the bilinear interpolant q of the
+    density p, and is accepted with probability min(1, p(x') q(x) / (p(x) q(x'))): the chain's target is p itself,
+    and its acceptance rate, near 1, measures the interpolation. A posterior with more than 1e-6 of its mass in the
+    outermost cells is flagged as diverging, since a box cannot hold it.
+    """
+
+    name: ClassVar[str] = "grid"
+    needs_warmup: ClassVar[bool] = False
+    shared_init: ClassVar[bool] = True
+    max_dimension: ClassVar[int | None] = 2
+
+    def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:
+        d = position.shape[0]
+        dtype = position.dtype
+        box = Box(position, jnp.eye(d, dtype=dtype), jnp.full(d, -8.0, dtype), jnp.full(d, 8.0, dtype))
+        box = jax.lax.fori_loop(0, SEARCH_ROUNDS, lambda _, b: _zoom(logdensity, b), box)
+        box = _whiten(logdensity, box)
+        box = jax.lax.fori_loop(0, WHITENED_ROUNDS, lambda _, b: _zoom(logdensity, b), box)
+
+        values = _evaluate(logdensity, box, _mesh(box, GRID_POINTS))
+        density = jnp.exp(values - jnp.max(values)).reshape((GRID_POINTS,) * d)
+        mass = density
+        for axis in range(d):
+            left = jax.lax.slice_in_dim(mass, 0, GRID_POINTS - 1, axis=axis)
+            right = jax.lax.slice_in_dim(mass, 1, GRID_POINTS, axis=axis)
+            mass = (left + right) / 2
+        inner = mass[(slice(1, -1),) * d]
+        edge_mass = 1 - jnp.sum(inner) / jnp.sum(mass)
+        cumulative = jnp.cumsum(mass.ravel())
+        state = State(
+            position,
+            jnp.zeros((), dtype),
+            jnp.zeros((), dtype),
+            box,
+            density.ravel(),
+            cumulative / cumulative[-1],
+            edge_mass,
+        )
+        start, lp, log_weight = self._propose(logdensity, state, key)
+        return state._replace(position=start, lp=lp, log_weight=log_weight)
+
+    def _propose(self, logdensity: BoundLogDensity, state: State, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
+        """A point from the interpolant, its log density, and log p - log q there."""
+        d = state.position.shape[0]
+        cells = GRID_POINTS - 1
+        uniforms = jax.random.uniform(key, (d + 1,), state.position.dtype)
+        cell = jnp.minimum(jnp.searchsorted(state.cumulative, uniforms[0], side="right"), cells**d - 1)
+        corners = jnp.stack(jnp.unravel_index(cell, (cells,) * d))
+        grid = state.density.reshape((GRID_POINTS,) * d)
+        values = jax.lax.dynamic_slice(grid, tuple(corners), (2,) * d)
+        inside = []
+        for axis in range(d):
+            # The interpolant's marginal along this axis is linear between the sums over the other axes.
+            point = _linear_draw(uniforms[axis + 1], jnp.sum(values[0]), jnp.sum(values[1]))
+            inside.append(point)
+            values = values[0] + (values[1] - values[0]) * point
+        fraction = (corners + jnp.stack(inside)) / cells
+        u = state.box.lower + (state.box.upper - state.box.lower) * fraction
+        position = state.box.centre + state.box.basis @ u
+        lp = logdensity(position)
+        return position, lp, lp - jnp.log(values)
+
+    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[State, Info]:
+        key_propose, key_accept = jax.random.split(key)
+        position, lp, log_weight = self._propose(logdensity, state, key_propose)
+        probability = jnp.exp(jnp.minimum(log_weight - state.log_weight, 0.0))
+        probability = jnp.where(jnp.isnan(probability), 0.0, probability)
+        accept = jax.random.uniform(key_accept, (), state.lp.dtype) < probability
+        state = state._replace(
+            position=jnp.where(accept, position, state.position),
+            lp=jnp.where(accept, lp, state.lp),
+            log_weight=jnp.where(accept, log_weight, state.log_weight),
+        )
+        zero = jnp.zeros((), state.lp.dtype)
+        return state, Info(
+            lp=state.lp,
+            energy=-state.lp,
+            acceptance_rate=probability,
+            n_steps=jnp.ones((), jnp.int32),
+            tree_depth=jnp.zeros((), jnp.int32),
+            step_size=zero,
+            diverging=state.edge_mass > EDGE_MASS,
+            reached_max_tree_depth=jnp.zeros((), bool),
+        )
+
+    def position(self, state: Any) -> Array:
+        return state.position

@@ -1,0 +1,1 @@
+"""Anything that has a log density, turned into a Posterior."""

@@ -1,0 +1,409 @@
+"""PartialPooling: rates of units that come from one population, or from regions, segments or a regression."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from functools import cached_property
+from typing import Any
+
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pandas as pd
+import xarray as xr
+from jaxtyping import Array
+
+from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.posterior import Posterior
+from pelton.engine.results import dataset
+from pelton.engine.sources.numpyro import from_numpyro
+from pelton.kernels.beta_binomial import CountTables, count_tables, log_likelihood, log_likelihood_units
+from pelton.models import predictive, rates
+from pelton.models.counts import Counts, check_counts, design, labels
+from pelton.models.priors import MeanConcentration, Prior, log_shapes
+
+GROUPS = ("prior", "prior_predictive", "posterior_predictive", "log_likelihood")
+# Above this ratio of dense table cells to units, regions' counts are cheaper unit by unit.
+DENSE_TABLE_RATIO = 12
+# Guess at how much regions differ on the logit and log scales, which sets how far each is centred.
+TYPICAL_SPREAD = 0.5
+
+_VARIABLES = ("logit_mu", "log_kappa", "mu", "kappa", "alpha", "beta")
+
+
+def _describe(logit_mean: Array, log_concentration: Array, prefix: str = "") -> None:
+    """The hyperparameters under every name that a reader may know them by."""
+    log_alpha, log_beta = log_shapes(logit_mean, log_concentration)
+    numpyro.deterministic(f"{prefix}mu", jnp.exp(log_alpha - log_concentration))
+    numpyro.deterministic(f"{prefix}kappa", jnp.exp(log_concentration))
+    numpyro.deterministic(f"{prefix}alpha", jnp.exp(log_alpha))
+    numpyro.deterministic(f"{prefix}beta", jnp.exp(log_beta))
+
+
+def pooled(prior: Prior, tables: CountTables) -> None:
+    """One population: (logit mu, log kappa) ~ prior, rates integrated out."""
+    logit_mean, log_concentration = prior.sites()
+    _describe(logit_mean, log_concentration)
+    numpyro.factor("likelihood", log_likelihood(logit_mean, log_concentration, tables))
+
+
+def regression(
+    prior: Prior,
+    groups: int,
+    centring: np.ndarray | None,
+    tables: CountTables | None,
+    units: tuple[Array, Array, Array] | None,
+    covariates: Array | None,
+) -> None:
+    """Regions with a mean and a concentration each, partially pooled, and covariates on the logit of the mean.
+
+    logit mu_g = m + tau_mu z_g and log kappa_g = l + tau_kappa w_g with (m, l) ~ prior, tau ~ HalfNormal(1), in a
+    parameterisation between centred and not, by region: z_g ~ Normal(c m, tau^c) and mu_g = m + tau^(1-c) (z_g - c m)
+    (Papaspiliopoulos, Roberts & Skold 2007; Gorinova, Moore & Hoffman 2020).
+    """
+    prefix = "population_" if groups else ""
+    mean, concentration = prior.sites(prefix)
+    _describe(mean, concentration, prefix)
+    if groups:
+        spread_mean = numpyro.sample("sd_logit_mu", dist.HalfNormal(1.0))
+        spread_concentration = numpyro.sample("sd_log_kappa", dist.HalfNormal(1.0))
+        with numpyro.plate("group", groups):
+            values = []
+            for name, centre, spread, c in (
+                ("logit_mu", mean, spread_mean, jnp.asarray(centring)[0]),
+                ("log_kappa", concentration, spread_concentration, jnp.asarray(centring)[1]),
+            ):
+                z = numpyro.sample(f"{name}_offset", dist.Normal(c * centre, spread**c))
+                values.append(numpyro.deterministic(name, centre + spread ** (1 - c) * (z - c * centre)))
+        logit_mean, log_concentration = values
+        _describe(logit_mean, log_concentration)
+    else:
+        logit_mean, log_concentration = mean, concentration
+    if tables is not None:
+        numpyro.factor("likelihood", jnp.sum(log_likelihood(logit_mean, log_concentration, tables)))
+        return
+    assert units is not None
+    successes, trials, group = units
+    if groups:
+        logit_mean, log_concentration = logit_mean[group], log_concentration[group]
+    if covariates is not None:
+        with numpyro.plate("covariate", covariates.shape[1]):
+            coefficient = numpyro.sample("standardized_coefficient", dist.Normal(0.0, 1.0))
+        logit_mean = logit_mean + covariates @ coefficient
+    terms = log_likelihood_units(logit_mean, log_concentration, successes, trials)
+    numpyro.factor("likelihood", jnp.sum(terms))
+
+
+def textbook(prior: Prior, successes: Array, trials: Array) -> None:
+    """The same posterior with the rates sampled: theta_i ~ Beta(alpha, beta), k_i ~ Binomial(n_i, theta_i).
+
+    What an introduction to the subject writes down, for comparisons; its geometry is harder and its dimension that of
+    the units.
+    """
+    logit_mean, log_concentration = prior.sites()
+    log_alpha, log_beta = log_shapes(logit_mean, log_concentration)
+    _describe(logit_mean, log_concentration)
+    with numpyro.plate("unit", successes.shape[0]):
+        rate = numpyro.sample("rate", dist.Beta(jnp.exp(log_alpha), jnp.exp(log_beta)))
+        numpyro.sample("successes", dist.Binomial(trials, probs=rate), obs=successes)
+
+
+@dataclass(frozen=True)
+class PartialPooling:
+    """Rates theta_i of units with k_i successes of n_i trials, each drawn towards its population.
+
+        k_i ~ Binomial(n_i, theta_i),  theta_i ~ Beta(mu kappa, (1 - mu) kappa),  (mu, kappa) ~ prior
+
+    The rates are integrated out: a sampler sees (logit mu, log kappa) alone, by histograms of the counts, and the
+    rates are then drawn from theta_i | rest ~ Beta(mu kappa + k_i, (1 - mu) kappa + n_i - k_i).
+
+    Args:
+        successes, trials: whole numbers, one per unit, 0 <= successes <= trials. A unit without trials gets the
+            population's distribution.
+        unit: names, each once; 0, 1, ... when absent.
+        prior: MeanConcentration, GammaShapes, Shapes, Bda or FixedBeta. By default the mean is uniform on (0, 1) and
+            the concentration Pareto(1.5) above 1.
+        covariates: numbers per unit (array or DataFrame) that move the logit of the mean,
+            logit mu_i = logit mu + x_i' coefficient, x standardised, coefficients on that scale ~ Normal(0, 1).
+        groups: a region per unit; each has a mean and a concentration, partially pooled across regions.
+        segments: a question per unit; each is a hierarchy of its own, and all are fitted in one program.
+
+    Raises:
+        DataError: bad counts, names, covariates or groups; the message names row, unit and value.
+        ArgumentError: options that exclude one another.
+
+    Source: Gelman et al., Bayesian Data Analysis, 3rd ed., section 5.3; Minka 2000 and Sklar 2014 (arXiv 1405.0099) for
+    the histograms.
+
+    >>> model = PartialPooling([93455, 78253], [487320, 241018], unit=["Comedy", "Drama"])
+    >>> model
+    PartialPooling(2 units, MeanConcentration(mean=Beta(1, 1), concentration=Pareto(1, 1.5)))
+    """
+
+    counts: Counts
+    prior: Prior
+    covariates: np.ndarray | None
+    covariate_names: tuple[str, ...]
+    group: np.ndarray | None
+    group_names: tuple[Any, ...]
+    segment: np.ndarray | None
+    segment_names: tuple[Any, ...]
+
+    def __init__(
+        self,
+        successes: Any,
+        trials: Any,
+        *,
+        unit: Any = None,
+        prior: Prior | None = None,
+        covariates: Any = None,
+        groups: Any = None,
+        segments: Any = None,
+        _names: tuple[str, str, str] = ("successes", "trials", "unit"),
+    ):
+        prior = MeanConcentration() if prior is None else prior
+        if not isinstance(prior, Prior):
+            raise ArgumentError(
+                f"prior is a pelton prior such as MeanConcentration(mean, concentration), not {type(prior).__name__}"
+            )
+        counts = check_counts(
+            successes, trials, unit, successes_name=_names[0], trials_name=_names[1], unit_name=_names[2]
+        )
+        size = len(counts)
+        group, group_names = (None, ()) if groups is None else labels(groups, size, "groups")
+        segment, segment_names = (None, ()) if segments is None else labels(segments, size, "segments")
+        matrix, names = (None, ()) if covariates is None else design(covariates, size)
+        if segment is not None and (group is not None or matrix is not None):
+            raise ArgumentError("segments are hierarchies of their own and take neither groups nor covariates")
+        if prior.fixed and (group is not None or matrix is not None):
+            raise ArgumentError("a FixedBeta prior leaves nothing to learn for groups or covariates; choose another prior")
+        k, n = counts.successes, counts.trials
+        mixed = (k > 0) & (k < n)
+        if not prior.proper and not mixed.any():
+            raise DataError(
+                "no unit has both successes and failures, and with an improper prior the posterior is improper too; "
+                "choose MeanConcentration or GammaShapes"
+            )
+        if not prior.proper and segment is not None:
+            without = sorted(set(range(len(segment_names))) - set(segment[mixed].tolist()))
+            if without:
+                raise DataError(
+                    f"segment {segment_names[without[0]]!r} has no unit with both successes and failures, and with an "
+                    "improper prior its posterior is improper too; choose MeanConcentration or GammaShapes"
+                )
+        for name, value in (
+            ("counts", counts),
+            ("prior", prior),
+            ("covariates", matrix),
+            ("covariate_names", names),
+            ("group", group),
+            ("group_names", group_names),
+            ("segment", segment),
+            ("segment_names", segment_names),
+        ):
+            object.__setattr__(self, name, value)
+
+    @classmethod
+    def from_frame(
+        cls,
+        frame: pd.DataFrame,
+        *,
+        successes: str,
+        trials: str,
+        unit: str | None = None,
+        prior: Prior | None = None,
+        covariates: Sequence[str] | None = None,
+        groups: str | None = None,
+        segments: str | None = None,
+    ) -> "PartialPooling":
+        """The model of a table with one row per unit.
+
+        Args:
+            frame: the table.
+            successes, trials, unit, groups, segments: names of columns.
+            covariates: names of columns.
+            prior: as for PartialPooling.
+
+        Raises:
+            UnknownNameError: a column is not in the table; the message lists the nearest.
+            DataError: as for PartialPooling.
+
+        >>> import pandas as pd
+        >>> frame = pd.DataFrame({"store": ["A", "B"], "visits": [100, 80], "sales": [12, 9]})
+        >>> PartialPooling.from_frame(frame, successes="sales", trials="visits", unit="store").counts.units
+        ('A', 'B')
+        """
+
+        def column(name: str | None) -> Any:
+            if name is None:
+                return None
+            if name not in frame.columns:
+                raise UnknownNameError("column", name, map(str, frame.columns))
+            found = frame[name]
+            if isinstance(found, pd.DataFrame):
+                raise DataError(f"column {name!r} stands {found.shape[1]} times in the table; name its columns apart")
+            return found
+
+        if covariates is not None:
+            for name in covariates:
+                column(name)
+        return cls(
+            column(successes),
+            column(trials),
+            unit=column(unit),
+            prior=prior,
+            covariates=None if covariates is None else frame[list(covariates)],
+            groups=column(groups),
+            segments=column(segments),
+            _names=(successes, trials, unit or "unit"),
+        )
+
+    def __repr__(self) -> str:
+        parts = [f"{len(self.counts)} units"]
+        parts += [f"{len(self.group_names)} groups"] if self.group is not None else []
+        parts += [f"{len(self.segment_names)} segments"] if self.segment is not None else []
+        parts += [f"{len(self.covariate_names)} covariates"] if self.covariates is not None else []
+        return f"PartialPooling({', '.join(parts)}, {self.prior})"
+
+    @cached_property
+    def standardized(self) -> np.ndarray | None:
+        """Covariates [unit, covariate] with mean 0 and standard deviation 1."""
+        if self.covariates is None:
+            return None
+        return (self.covariates - self.covariates.mean(axis=0)) / self.covariates.std(axis=0)
+
+    def posterior(self) -> Posterior:
+        """The log density of the hyperparameters, and what the tree is to hold beside their draws."""
+        k, n = self.counts.successes, self.counts.trials
+        shared: dict[str, Any] = {
+            "observed": {"successes": k},
+            "constant": self._constant(),
+            "attrs": {"model": repr(self), "prior": repr(self.prior), "unit_name": self.counts.unit_name},
+            "dims": self._dims(),
+            "coords": self._coords(),
+        }
+        if self.segment is not None:
+            tables = count_tables(k, n, self.segment, len(self.segment_names))
+            built = from_numpyro(pooled, self.prior, tables, batch=len(self.segment_names), keep=_VARIABLES)
+        elif self.group is None and self.covariates is None:
+            built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=_VARIABLES)
+        else:
+            built = self._regression()
+        fields = {name: getattr(built, name) for name in ("dimension", "logdensity", "constrain", "start", "data", "batch")}
+        shared["dims"] = dict(built.dims) | shared["dims"]
+        return Posterior(**fields, **shared)
+
+    def _regression(self) -> Posterior:
+        k, n = self.counts.successes, self.counts.trials
+        groups = len(self.group_names)
+        names = [name for name in _VARIABLES if groups] + [
+            ("population_" if groups else "") + name for name in _VARIABLES
+        ]
+        names += ["sd_logit_mu", "sd_log_kappa"] if groups else []
+        names += ["standardized_coefficient"] if self.covariates is not None else []
+        tables = None
+        if self.covariates is None:
+            assert self.group is not None
+            tables = count_tables(k, n, self.group, groups)
+            cells = sum(table[0].size for table in (tables.successes, tables.failures, tables.trials))
+            tables = tables if cells <= DENSE_TABLE_RATIO * 3 * len(k) else None
+        group = np.zeros(len(k), np.int64) if self.group is None else self.group
+        units = None if tables is not None else (k.astype(np.float64), n.astype(np.float64), group)
+        return from_numpyro(
+            regression,
+            self.prior,
+            groups,
+            self._centring() if groups else None,
+            tables,
+            units,
+            self.standardized,
+            keep=names,
+        )
+
+    def _centring(self) -> np.ndarray:
+        """How far each region is centred [2, group], for its mean and its concentration: 1 where its data say much.
+
+        The share V / (V + s^2) of a region's spread in what its units alone would leave unknown, with V a typical
+        variance between regions and s^2 a moment estimate of the standard error, squared.
+        """
+        assert self.group is not None
+        groups = len(self.group_names)
+        k, n = self.counts.successes, self.counts.trials
+        trials = np.bincount(self.group, weights=n, minlength=groups)
+        units = np.bincount(self.group, weights=n > 1, minlength=groups)
+        mean = (np.bincount(self.group, weights=k, minlength=groups) + 1) / (trials + 2)
+        mean_size = trials / np.maximum(units, 1)
+        kappa = 10.0
+        # One unit's rate is worth 1 / (1/n + 1/kappa) independent trials, roughly.
+        effective = units / (1 / np.maximum(mean_size, 1) + 1 / kappa)
+        variance_mean = 1 / np.maximum(effective * mean * (1 - mean), 1e-9)
+        variance_concentration = 2 * (1 + kappa / np.maximum(mean_size, 1e-9)) ** 2 / np.maximum(units, 1e-9)
+        typical = TYPICAL_SPREAD**2
+        return np.stack([typical / (typical + variance_mean), typical / (typical + variance_concentration)])
+
+    def _constant(self) -> dict[str, np.ndarray]:
+        values: dict[str, np.ndarray] = {"trials": self.counts.trials}
+        if self.group is not None:
+            values["group_index"] = self.group
+        if self.segment is not None:
+            values["segment_index"] = self.segment
+        if self.covariates is not None and self.standardized is not None:
+            values["covariates"] = self.covariates
+            values["standardized_covariates"] = self.standardized
+        return values
+
+    def _dims(self) -> dict[str, tuple[str, ...]]:
+        dims: dict[str, tuple[str, ...]] = dict.fromkeys(
+            ("successes", "trials", "group_index", "segment_index"), ("unit",)
+        )
+        dims |= dict.fromkeys(("covariates", "standardized_covariates"), ("unit", "covariate"))
+        dims["standardized_coefficient"] = ("covariate",)
+        if self.group is not None:
+            dims |= dict.fromkeys(_VARIABLES, ("group",))
+        return dims
+
+    def _coords(self) -> dict[str, Any]:
+        coords: dict[str, Any] = {"unit": coordinate(self.counts.units)}
+        if self.group is not None:
+            coords["group"] = coordinate(self.group_names)
+        if self.segment is not None:
+            coords["segment"] = coordinate(self.segment_names)
+        if self.covariates is not None:
+            coords["covariate"] = coordinate(self.covariate_names)
+        return coords
+
+    def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
+        """Adds the rates, drawn conjugately where they fit the memory, coefficients in the covariates' units, groups."""
+        for name in groups:
+            if name not in GROUPS:
+                raise UnknownNameError("group", name, GROUPS)
+        posterior = tree["posterior"].to_dataset()
+        if self.covariates is not None:
+            scale = xr.DataArray(self.covariates.std(axis=0), dims=("covariate",))
+            posterior["coefficient"] = posterior["standardized_coefficient"] / scale
+        tree.attrs["rate_seed"] = str(seed)
+        tree["posterior"] = xr.DataTree(posterior)
+        tree["posterior"].attrs.update(tree.attrs)
+        if rates.fits(tree):
+            drawn = rates.all_rates(tree)
+            posterior["rate"] = (("chain", "draw", "unit"), drawn, {"conjugate": "given mu and kappa"})
+            posterior = posterior.assign_coords(unit=coordinate(self.counts.units))
+            tree["posterior"] = xr.DataTree(posterior)
+        for name in groups:
+            predictive.add_group(tree, name, self.prior, seed)
+        return tree
+
+
+def coordinate(names: Sequence[Any]) -> np.ndarray:
+    """Labels as an array that netCDF can hold: numbers where all are numbers, else text."""
+    array = np.asarray(names)
+    if array.dtype.kind in "iuf" and array.ndim == 1:
+        return array
+    texts = [str(name) for name in names]
+    # Names that differ only in type (1 and "1") must stay apart.
+    if len(set(texts)) < len(texts):
+        texts = [f"{name!r}" for name in names]
+    return np.array(texts, dtype=object).astype(str)
+
+
+__all__ = ["PartialPooling", "dataset", "pooled", "regression", "textbook"]

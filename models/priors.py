@@ -1,0 +1,416 @@
+"""Priors of a beta population of rates, each written in (logit mean, log concentration)."""
+
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from typing import Any, ClassVar
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.nn import log_sigmoid
+from jaxtyping import Array, PRNGKeyArray
+from numpyro.distributions import constraints
+
+from pelton.engine.errors import ArgumentError, UnknownNameError
+
+type Site = Array
+
+
+def log_shapes(logit_mean: Array, log_concentration: Array) -> tuple[Array, Array]:
+    """(log alpha, log beta) of a beta distribution with that mean and concentration alpha + beta."""
+    return log_sigmoid(logit_mean) + log_concentration, log_sigmoid(-logit_mean) + log_concentration
+
+
+def _scalars(distribution: dist.Distribution, what: str) -> dist.Distribution:
+    """The distribution with plain numbers as parameters: part of the model, the same in every precision."""
+    if not isinstance(distribution, dist.Distribution):
+        raise ArgumentError(f"{what} is a NumPyro distribution, not {type(distribution).__name__}")
+    if distribution.batch_shape or distribution.event_shape:
+        raise ArgumentError(
+            f"{what} is a distribution of one number, not of shape {distribution.shape()}; give scalar parameters"
+        )
+    return jax.tree.map(
+        lambda leaf: np.asarray(leaf).item() if np.size(leaf) == 1 else np.asarray(leaf), distribution
+    )
+
+
+def _identity(*distributions: dist.Distribution) -> tuple:
+    """What makes two priors the same: the families and the bytes of their parameters."""
+    leaves, treedef = jax.tree.flatten(distributions)
+    return treedef, tuple(np.asarray(leaf, np.float64).tobytes() for leaf in leaves)
+
+
+def _bounds(distribution: dist.Distribution, what: str) -> tuple[float, float]:
+    """The support's ends."""
+    support = distribution.support
+    if support is constraints.real:
+        return -np.inf, np.inf
+    if support in (constraints.positive, constraints.nonnegative):
+        return 0.0, np.inf
+    if support is constraints.unit_interval:
+        return 0.0, 1.0
+    lower = float(getattr(support, "lower_bound", -np.inf))
+    upper = float(getattr(support, "upper_bound", np.inf))
+    if np.isinf(lower) and np.isinf(upper):
+        raise ArgumentError(f"{what} has support {support!r}; an interval is needed")
+    return lower, upper
+
+
+def _interval(lower: float, upper: float) -> Any:
+    if np.isinf(lower) and np.isinf(upper):
+        return constraints.real
+    if np.isinf(upper):
+        return constraints.greater_than(lower)
+    if np.isinf(lower):
+        return constraints.less_than(upper)
+    return constraints.interval(lower, upper)
+
+
+class _Logit(dist.Distribution):
+    """logit X for X on an interval within (0, 1): log p(x) = log p_X(sigmoid x) + log sigmoid(x) + log sigmoid(-x)."""
+
+    pytree_data_fields = ("base",)
+    pytree_aux_fields = ("_ends",)
+
+    def __init__(self, base: dist.Distribution, ends: tuple[float, float]):
+        self.base = base
+        self._ends = ends
+        super().__init__()
+
+    @property
+    def support(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        with np.errstate(divide="ignore"):
+            lower, upper = (float(np.log(end) - np.log1p(-end)) for end in self._ends)
+        return _interval(lower, upper)
+
+    def log_prob(self, value: Array) -> Array:
+        positive, negative = log_sigmoid(value), log_sigmoid(-value)
+        if isinstance(self.base, dist.Beta):
+            a, b = self.base.concentration1, self.base.concentration0
+            constant = jax.scipy.special.betaln(a, b)
+            return a * positive + b * negative - constant
+        return self.base.log_prob(jax.nn.sigmoid(value)) + positive + negative
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        return jax.scipy.special.logit(self.base.sample(key, sample_shape))
+
+
+class _Log(dist.Distribution):
+    """log X for positive X: log p(t) = log p_X(exp t) + t, in closed form where exp t would overflow first."""
+
+    pytree_data_fields = ("base",)
+    pytree_aux_fields = ("_ends",)
+
+    def __init__(self, base: dist.Distribution, ends: tuple[float, float]):
+        self.base = base
+        self._ends = ends
+        super().__init__()
+
+    @property
+    def support(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+        with np.errstate(divide="ignore"):
+            lower, upper = (float(np.log(end)) for end in self._ends)
+        return _interval(lower, upper)
+
+    def log_prob(self, value: Array) -> Array:
+        base = self.base
+        if isinstance(base, dist.Pareto):
+            return base.alpha * jnp.log(base.scale) + jnp.log(base.alpha) - base.alpha * value
+        if isinstance(base, dist.LogNormal):
+            return dist.Normal(base.loc, base.scale).log_prob(value)
+        return base.log_prob(jnp.exp(value)) + value
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        return jnp.log(self.base.sample(key, sample_shape))
+
+
+class _LogitLogShapes(dist.Distribution):
+    """(logit mean, log concentration) of independent shapes alpha and beta; the Jacobian from (log alpha, log beta) is 1."""
+
+    pytree_data_fields = ("alpha", "beta")
+    support = constraints.real_vector
+
+    def __init__(self, alpha: dist.Distribution, beta: dist.Distribution):
+        self.alpha = alpha
+        self.beta = beta
+        super().__init__(event_shape=(2,))
+
+    def log_prob(self, value: Array) -> Array:
+        log_alpha, log_beta = log_shapes(value[..., 0], value[..., 1])
+        ends = (0.0, np.inf)
+        return _Log(self.alpha, ends).log_prob(log_alpha) + _Log(self.beta, ends).log_prob(log_beta)
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        key_alpha, key_beta = jax.random.split(key)
+        log_alpha = jnp.log(self.alpha.sample(key_alpha, sample_shape))
+        log_beta = jnp.log(self.beta.sample(key_beta, sample_shape))
+        return jnp.stack([log_alpha - log_beta, jnp.logaddexp(log_alpha, log_beta)], axis=-1)
+
+
+class Prior(ABC):
+    """A prior of the population that units' rates come from: theta ~ Beta(mean * concentration, (1 - mean) * concentration)."""
+
+    # Whether the prior can be drawn from, and whether there is anything to infer.
+    proper: ClassVar[bool] = True
+    fixed: ClassVar[bool] = False
+
+    @abstractmethod
+    def sites(self, prefix: str = "") -> tuple[Site, Site]:
+        """NumPyro sample statements for the pair (logit mean, log concentration)."""
+
+    def draw(self, key: PRNGKeyArray, draws: int) -> tuple[Array, Array]:
+        """Independent draws [draws] of the pair.
+
+        Raises:
+            ArgumentError: the prior is improper.
+        """
+        if not self.proper:
+            raise ArgumentError(
+                f"{self} is improper and cannot be drawn from; for prior draws use MeanConcentration or GammaShapes"
+            )
+
+        def one(key: PRNGKeyArray) -> tuple[Site, Site]:
+            return numpyro.handlers.seed(self.sites, key)()
+
+        return jax.vmap(one)(jax.random.split(key, draws))
+
+
+@dataclass(frozen=True, eq=False)
+class MeanConcentration(Prior):
+    """Independent priors of the population's mean mu on (0, 1) and its concentration kappa > 0.
+
+    Args:
+        mean: any NumPyro distribution on (0, 1) or an interval within.
+        concentration: any NumPyro distribution of a positive number. kappa is worth so many trials of evidence.
+
+    Raises:
+        ArgumentError: a distribution has the wrong support, or is not of one number.
+
+    Source: Gelman et al., Bayesian Data Analysis, 3rd ed., section 5.3; the Pareto(1.5) concentration is that of
+    Carpenter's repeated binary trials study for Stan.
+
+    >>> import numpyro.distributions as dist
+    >>> MeanConcentration(mean=dist.Beta(2, 2), concentration=dist.Pareto(1.0, 1.5))
+    MeanConcentration(mean=Beta(2.0, 2.0), concentration=Pareto(1.0, 1.5))
+    >>> MeanConcentration(mean=dist.Normal(0, 1))
+    Traceback (most recent call last):
+        ...
+    pelton.engine.errors.ArgumentError: the mean's prior has support from -inf to inf; it must lie within 0 and 1
+    """
+
+    mean: dist.Distribution = field(default_factory=lambda: dist.Beta(1.0, 1.0))
+    concentration: dist.Distribution = field(default_factory=lambda: dist.Pareto(1.0, 1.5))
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "mean", _scalars(self.mean, "the mean's prior"))
+        object.__setattr__(self, "concentration", _scalars(self.concentration, "the concentration's prior"))
+        lower, upper = self._mean_ends
+        if lower < 0 or upper > 1:
+            raise ArgumentError(
+                f"the mean's prior has support from {lower:g} to {upper:g}; it must lie within 0 and 1"
+            )
+        lower, upper = self._concentration_ends
+        if lower < 0:
+            raise ArgumentError(
+                f"the concentration's prior has support from {lower:g} to {upper:g}; it must be positive"
+            )
+
+    @property
+    def _mean_ends(self) -> tuple[float, float]:
+        return _bounds(self.mean, "the mean's prior")
+
+    @property
+    def _concentration_ends(self) -> tuple[float, float]:
+        return _bounds(self.concentration, "the concentration's prior")
+
+    def sites(self, prefix: str = "") -> tuple[Site, Site]:
+        logit_mean = numpyro.sample(f"{prefix}logit_mu", _Logit(self.mean, self._mean_ends))
+        log_concentration = numpyro.sample(
+            f"{prefix}log_kappa", _Log(self.concentration, self._concentration_ends)
+        )
+        return logit_mean, log_concentration
+
+    def __repr__(self) -> str:
+        return f"MeanConcentration(mean={_name(self.mean)}, concentration={_name(self.concentration)})"
+
+    def __hash__(self) -> int:
+        return hash(_identity(self.mean, self.concentration))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, MeanConcentration) and _identity(self.mean, self.concentration) == _identity(
+            other.mean, other.concentration
+        )
+
+
+@dataclass(frozen=True, eq=False)
+class Shapes(Prior):
+    """Independent priors of the population's two shapes, alpha and beta.
+
+    Args:
+        alpha, beta: NumPyro distributions of a positive number.
+
+    >>> import numpyro.distributions as dist
+    >>> Shapes(dist.HalfNormal(10.0), dist.HalfNormal(100.0))
+    Shapes(alpha=HalfNormal(10.0), beta=HalfNormal(100.0))
+    """
+
+    alpha: dist.Distribution
+    beta: dist.Distribution
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            value = _scalars(getattr(self, name), f"the prior of {name}")
+            lower, upper = _bounds(value, f"the prior of {name}")
+            if lower != 0 or not np.isinf(upper):
+                raise ArgumentError(
+                    f"the prior of {name} has support from {lower:g} to {upper:g}; it must be that of a positive number"
+                )
+            object.__setattr__(self, name, value)
+
+    def sites(self, prefix: str = "") -> tuple[Site, Site]:
+        pair = numpyro.sample(f"{prefix}population", _LogitLogShapes(self.alpha, self.beta))
+        return (
+            numpyro.deterministic(f"{prefix}logit_mu", pair[0]),
+            numpyro.deterministic(f"{prefix}log_kappa", pair[1]),
+        )
+
+    def __repr__(self) -> str:
+        return f"{type(self).__name__}(alpha={_name(self.alpha)}, beta={_name(self.beta)})"
+
+    def __hash__(self) -> int:
+        return hash(_identity(self.alpha, self.beta))
+
+    def __eq__(self, other: object) -> bool:
+        return isinstance(other, Shapes) and _identity(self.alpha, self.beta) == _identity(
+            other.alpha, other.beta
+        )
+
+
+class GammaShapes(Shapes):
+    """alpha, beta ~ Gamma(shape, rate), independently.
+
+    The prior of the stores reference system with shape = rate = 1/2. It holds alpha and beta to a few units: for rates
+    that vary little between units (a concentration in the hundreds) choose MeanConcentration.
+
+    >>> GammaShapes(0.5, 0.5)
+    GammaShapes(0.5, 0.5)
+    """
+
+    def __init__(self, shape: float = 0.5, rate: float = 0.5):
+        if not (np.isfinite(shape) and np.isfinite(rate) and shape > 0 and rate > 0):
+            raise ArgumentError(f"GammaShapes takes a positive shape and rate, not ({shape!r}, {rate!r})")
+        super().__init__(dist.Gamma(float(shape), float(rate)), dist.Gamma(float(shape), float(rate)))
+        object.__setattr__(self, "_given", (float(shape), float(rate)))
+
+    def __repr__(self) -> str:
+        shape, rate = self._given  # pyright: ignore[reportAttributeAccessIssue]
+        return f"GammaShapes({shape:g}, {rate:g})"
+
+
+@dataclass(frozen=True)
+class Bda(Prior):
+    """The diffuse p(alpha, beta) proportional to (alpha + beta)^(-5/2).
+
+    In (logit mu, log kappa) its density is mu (1 - mu) kappa^(-1/2). It is improper, so there are no prior draws; the
+    posterior is proper once a unit has both successes and failures.
+
+    Source: Gelman et al., Bayesian Data Analysis, 3rd ed., equation 5.9.
+
+    >>> Bda()
+    Bda()
+    """
+
+    proper: ClassVar[bool] = False
+
+    def sites(self, prefix: str = "") -> tuple[Site, Site]:
+        flat = dist.ImproperUniform(constraints.real, (), ())
+        logit_mean = numpyro.sample(f"{prefix}logit_mu", flat)
+        log_concentration = numpyro.sample(f"{prefix}log_kappa", flat)
+        log_density = log_sigmoid(logit_mean) + log_sigmoid(-logit_mean) - log_concentration / 2
+        numpyro.factor(f"{prefix}prior", log_density)
+        return logit_mean, log_concentration
+
+
+@dataclass(frozen=True)
+class FixedBeta(Prior):
+    """theta ~ Beta(alpha, beta) with known shapes: every unit's posterior is Beta(alpha + k, beta + n - k).
+
+    >>> FixedBeta(11.5, 48.5)
+    FixedBeta(alpha=11.5, beta=48.5)
+    """
+
+    alpha: float
+    beta: float
+    fixed: ClassVar[bool] = True
+
+    def __post_init__(self) -> None:
+        for name in ("alpha", "beta"):
+            value = getattr(self, name)
+            if not (np.isfinite(value) and value > 0):
+                raise ArgumentError(f"FixedBeta takes a positive finite {name}, not {value!r}")
+            object.__setattr__(self, name, float(value))
+
+    def sites(self, prefix: str = "") -> tuple[Site, Site]:
+        log_mean = np.log(self.alpha) - np.log(self.beta)
+        return (
+            numpyro.deterministic(f"{prefix}logit_mu", jnp.asarray(log_mean)),
+            numpyro.deterministic(f"{prefix}log_kappa", jnp.asarray(np.log(self.alpha + self.beta))),
+        )
+
+
+def _name(distribution: dist.Distribution) -> str:
+    """How a reader would write the distribution."""
+    arguments = [getattr(distribution, name) for name in distribution.arg_constraints if name != "base_dist"]
+    if isinstance(distribution, dist.Pareto):
+        arguments = [distribution.scale, distribution.alpha]
+    elif isinstance(distribution, dist.Beta):
+        arguments = [distribution.concentration1, distribution.concentration0]
+    if not arguments:
+        arguments = [number for leaf in jax.tree.leaves(distribution) for number in np.ravel(leaf)]
+    inside = ", ".join(f"{np.asarray(argument).item():.12g}" for argument in arguments)
+    return f"{type(distribution).__name__}({inside})"
+
+
+# name: how the command line writes it, and how it is made from numbers.
+BY_NAME: dict[str, tuple[str, Callable[..., Prior]]] = {
+    "default": ("default", MeanConcentration),
+    "gamma-shapes": ("gamma-shapes[:SHAPE,RATE]", GammaShapes),
+    "mean-concentration": (
+        "mean-concentration[:A,B,MIN,TAIL]",
+        lambda a=1.0, b=1.0, minimum=1.0, tail=1.5: MeanConcentration(
+            dist.Beta(a, b), dist.Pareto(minimum, tail)
+        ),
+    ),
+    "bda": ("bda", Bda),
+    "fixed-beta": ("fixed-beta:ALPHA,BETA", FixedBeta),
+}
+
+
+def from_text(text: str) -> Prior:
+    """A prior as the command line writes it: a name, and its numbers after a colon.
+
+    Args:
+        text: "default", "gamma-shapes:0.5,0.5", "mean-concentration:2,2,1,1.5" (a Beta(2, 2) mean and a Pareto
+            concentration of minimum 1 and tail 1.5), "bda" or "fixed-beta:11.5,48.5".
+
+    Raises:
+        UnknownNameError: no such prior.
+        ArgumentError: the numbers do not fit it.
+
+    >>> from_text("gamma-shapes:0.5,0.5")
+    GammaShapes(0.5, 0.5)
+    """
+    name, _, rest = text.strip().partition(":")
+    if name not in BY_NAME:
+        raise UnknownNameError("prior", name, BY_NAME)
+    usage, make = BY_NAME[name]
+    try:
+        numbers = [float(part) for part in rest.split(",")] if rest else []
+        return make(*numbers)
+    except (TypeError, ValueError) as error:
+        if isinstance(error, ArgumentError):
+            raise
+        raise ArgumentError(f"prior {text!r} does not read as {usage}") from None

@@ -1,0 +1,259 @@
+"""Rates of units given the draws of a tree's hyperparameters, in blocks of units that fit the memory."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from functools import partial
+from typing import Any
+
+import jax
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pelton.engine.errors import DataError
+from pelton.engine.precision import using
+from pelton.kernels.beta_binomial import draw_rates
+
+# Rates are stored in the tree up to this size, and worked on in blocks of this many draws x units.
+STORE_BYTES = 128 * 2**20
+BLOCK = 2**21
+# Past this many draws x units, summaries use every so-manieth draw of the hyperparameters, at least THINNED_DRAWS.
+SUMMARY_ELEMENTS = 4 * 10**8
+THINNED_DRAWS = 400
+
+
+@dataclass(frozen=True)
+class Hyperparameters:
+    """Draws of what the rates depend on, flattened over chains, and how each unit reads them.
+
+    Attributes:
+        logit_mean, log_concentration: [draw] or [draw, level].
+        level: index of each unit's region or segment [unit], or None.
+        coefficient: [draw, covariate], with covariates [unit, covariate]; None without covariates.
+        successes, trials: [unit].
+    """
+
+    logit_mean: np.ndarray
+    log_concentration: np.ndarray
+    level: np.ndarray | None
+    coefficient: np.ndarray | None
+    covariates: np.ndarray | None
+    successes: np.ndarray
+    trials: np.ndarray
+
+    @classmethod
+    def of(cls, tree: xr.DataTree) -> "Hyperparameters":
+        """Reads a PartialPooling tree.
+
+        Raises:
+            DataError: the tree is not one of PartialPooling.
+        """
+        missing = [
+            f"{group}/{name}"
+            for group, name in (
+                ("posterior", "logit_mu"),
+                ("posterior", "log_kappa"),
+                ("observed_data", "successes"),
+                ("constant_data", "trials"),
+            )
+            if group not in tree.children or name not in tree[group].data_vars
+        ]
+        if missing:
+            raise DataError(f"this tree is not one of PartialPooling: it lacks {', '.join(missing)}")
+        posterior, constant = tree["posterior"], tree["constant_data"]
+
+        def flat(name: str) -> np.ndarray:
+            values = np.asarray(posterior[name], dtype=np.float64)
+            return values.reshape(-1, *values.shape[2:])
+
+        level = next(
+            (np.asarray(constant[name]) for name in ("group_index", "segment_index") if name in constant), None
+        )
+        has_covariates = "standardized_coefficient" in posterior
+        return cls(
+            flat("logit_mu"),
+            flat("log_kappa"),
+            level,
+            flat("standardized_coefficient") if has_covariates else None,
+            np.asarray(constant["standardized_covariates"]) if has_covariates else None,
+            np.asarray(tree["observed_data"]["successes"]),
+            np.asarray(constant["trials"]),
+        )
+
+    @property
+    def draws(self) -> int:
+        return len(self.logit_mean)
+
+    @property
+    def units(self) -> int:
+        return len(self.successes)
+
+    def thin(self, step: int) -> "Hyperparameters":
+        """Every step-th draw."""
+        return Hyperparameters(
+            self.logit_mean[::step],
+            self.log_concentration[::step],
+            self.level,
+            None if self.coefficient is None else self.coefficient[::step],
+            self.covariates,
+            self.successes,
+            self.trials,
+        )
+
+    def logs(self, units: Any) -> tuple[np.ndarray, np.ndarray]:
+        """(logit mean, log concentration), each [draw, unit] or [draw, 1] where units share it."""
+        mean, concentration = self.logit_mean, self.log_concentration
+        if self.level is None:
+            mean, concentration = mean[:, None], concentration[:, None]
+        else:
+            mean, concentration = mean[:, self.level[units]], concentration[:, self.level[units]]
+        if self.coefficient is not None and self.covariates is not None:
+            mean = mean + self.coefficient @ self.covariates[units].T
+        return mean, concentration
+
+    def shapes(self, units: Any) -> tuple[np.ndarray, np.ndarray]:
+        """alpha and beta of the units' population, each [draw, unit] or [draw, 1]."""
+        mean, concentration = self.logs(units)
+        # log sigmoid(x) = -log(1 + exp(-x)), in the form that does not overflow.
+        return (
+            np.exp(concentration - np.logaddexp(0.0, -mean)),
+            np.exp(concentration - np.logaddexp(0.0, mean)),
+        )
+
+
+@partial(jax.jit, static_argnums=())
+def _draw(key_data: Any, successes: Any, trials: Any, alpha: Any, beta: Any) -> Any:
+    return draw_rates(jax.random.wrap_key_data(key_data), successes, trials, alpha, beta)
+
+
+def _draw_block(
+    seed: int, block: int, successes: np.ndarray, trials: np.ndarray, alpha: np.ndarray, beta: np.ndarray
+) -> np.ndarray:
+    """Rates [draw, unit]; the same seed and block give the same rates."""
+    mixed = np.random.SeedSequence((seed, block)).generate_state(2)
+    shape = (len(alpha), len(successes))
+    with using("float64"):
+        drawn = _draw(
+            mixed,
+            successes.astype(np.float64),
+            trials.astype(np.float64),
+            np.broadcast_to(alpha, shape),
+            np.broadcast_to(beta, shape),
+        )
+    return np.asarray(drawn)
+
+
+def _seed(tree: xr.DataTree) -> int:
+    return int(tree.attrs.get("rate_seed", tree.attrs.get("seed", 0)))
+
+
+def block_width(draws: int) -> int:
+    """Units in a block."""
+    return max(1, BLOCK // draws)
+
+
+def rate_blocks(tree: xr.DataTree) -> Iterator[tuple[slice, np.ndarray]]:
+    """The rates, theta_i ~ Beta(alpha + k_i, beta + n_i - k_i), a block of units at a time.
+
+    The draws of a tree are always the same ones, so that every table made of them agrees with every other.
+
+    Yields:
+        (units, rates [chains * draws, units of the block])
+    """
+    known = Hyperparameters.of(tree)
+    yield from _blocks(known, _seed(tree))
+
+
+def _blocks(known: Hyperparameters, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
+    width = block_width(known.draws)
+    for start in range(0, known.units, width):
+        units = slice(start, min(start + width, known.units))
+        k, n = known.successes[units], known.trials[units]
+        yield units, _draw_block(seed, start // width, k, n, *known.shapes(units))
+
+
+def fits(tree: xr.DataTree) -> bool:
+    """Whether all rates fit the memory set aside for them."""
+    known = Hyperparameters.of(tree)
+    return known.draws * known.units * 8 <= STORE_BYTES
+
+
+def all_rates(tree: xr.DataTree) -> np.ndarray:
+    """Rates [chain, draw, unit]."""
+    sizes = tree["posterior"].sizes
+    blocks = [rates for _, rates in rate_blocks(tree)]
+    return np.concatenate(blocks, axis=1).reshape(sizes["chain"], sizes["draw"], -1)
+
+
+def unit_summary(
+    tree: xr.DataTree, quantiles: Sequence[float] = (0.03, 0.5, 0.97), threshold: float | None = None
+) -> pd.DataFrame:
+    """Mean, standard deviation and quantiles of each unit's rate, and P(rate > raw), streamed over blocks.
+
+    Units with the same counts in the same population have the same posterior, and share the work. The mean and the sd
+    are averages of the conjugate moments over the hyperparameters' draws; quantiles and probabilities are those of
+    draws of the rates. Past 400 million draws x distinct units every so-manieth draw serves, and the table's
+    `attrs["draws"]` says how many.
+
+    Args:
+        tree: of PartialPooling.
+        quantiles: probabilities between 0 and 1.
+        threshold: adds the column P(rate > threshold).
+
+    Returns:
+        One row a unit, in the data's order: successes, trials, raw, mean, sd, q03 and so on, p_above_raw.
+
+    >>> import pelton
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 22], [138, 72]), chains=2, warmup=200, draws=200)
+    >>> list(unit_summary(tree).columns)
+    ['successes', 'trials', 'raw', 'mean', 'sd', 'q03', 'q50', 'q97', 'p_above_raw']
+    """
+    known = Hyperparameters.of(tree)
+    first, pattern = _patterns(known)
+    step = max(1, known.draws * len(first) // SUMMARY_ELEMENTS)
+    step = min(step, max(1, known.draws // THINNED_DRAWS))
+    known = known.thin(step)
+    width = block_width(known.draws)
+    columns: dict[str, np.ndarray] = {
+        name: np.empty(len(first))
+        for name in ("mean", "sd", *(f"q{100 * q:02.0f}" for q in quantiles), "p_above_raw", "p_above")
+    }
+    for block, start in enumerate(range(0, len(first), width)):
+        units = first[start : start + width]
+        at = slice(start, start + len(units))
+        k, n = known.successes[units], known.trials[units]
+        alpha, beta = known.shapes(units)
+        a, b = alpha + k, beta + (n - k)
+        mean = a / (a + b)
+        columns["mean"][at] = mean.mean(axis=0)
+        columns["sd"][at] = np.sqrt((mean * (1 - mean) / (a + b + 1)).mean(axis=0) + mean.var(axis=0))
+        drawn = _draw_block(_seed(tree), block, k, n, alpha, beta)
+        for q, values in zip(quantiles, np.quantile(drawn, quantiles, axis=0), strict=True):
+            columns[f"q{100 * q:02.0f}"][at] = values
+        raw = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)
+        columns["p_above_raw"][at] = np.where(n > 0, (drawn > raw).mean(axis=0), np.nan)
+        if threshold is not None:
+            columns["p_above"][at] = (drawn > threshold).mean(axis=0)
+    if threshold is None:
+        del columns["p_above"]
+    k, n = known.successes, known.trials
+    raw = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)
+    table = pd.DataFrame(
+        {"successes": k, "trials": n, "raw": raw} | {name: values[pattern] for name, values in columns.items()},
+        index=pd.Index(np.asarray(tree["observed_data"]["unit"]), name=tree.attrs.get("unit_name", "unit")),
+    )
+    table.attrs["draws"] = known.draws
+    return table
+
+
+def _patterns(known: Hyperparameters) -> tuple[np.ndarray, np.ndarray]:
+    """First unit of each distinct posterior, and which of them each unit has [unit]."""
+    if known.coefficient is not None:
+        every = np.arange(known.units)
+        return every, every
+    level = np.zeros(known.units, np.int64) if known.level is None else known.level
+    frame = pd.DataFrame({"k": known.successes, "n": known.trials, "level": level})
+    pattern = frame.groupby(["k", "n", "level"], sort=False).ngroup().to_numpy()
+    first = np.full(pattern.max() + 1, known.units)
+    np.minimum.at(first, pattern, np.arange(known.units))
+    return first, pattern
