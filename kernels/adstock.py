@@ -2,17 +2,19 @@
 
 Conventions of every function here:
 
-- `spend` has a time axis, by default the last but one: [geo, time, channel], with any leading shape. Parameters
-  broadcast against the shape that is left when the time axis is taken out: [geo, channel], [channel], [draw, 1, channel]
-  or a number.
-- The response in week t is sum_l w_l spend[t-l] over lags l = 0 .. l_max-1. Before its first week a series is zero, so
-  each geo starts by itself and weeks of zeros put in front of it change nothing.
-- `l_max` counts the weeks that a week's spend acts in, its own included. It equals PyMC-Marketing's `l_max`; Meridian
-  counts lags, so l_max = max_lag + 1. The weights are normalised over the whole window even where the series is shorter
-  (Meridian shortens the window to the weeks present).
-- Parameters may be traced, so their ranges are not checked; values and gradients are finite on the closed ranges given.
+- `spend` has a time axis, by default the last but one: [geo, time, channel], with any leading shape.
+  Parameters broadcast against the shape that is left when the time axis is taken out: [geo, channel],
+  [channel], [draw, 1, channel] or a number.
+- The response in week t is sum_l w_l spend[t-l] over lags l = 0 .. l_max-1. Before its first week a series is
+  zero, so each geo starts by itself and weeks of zeros put in front of it change nothing.
+- `l_max` counts the weeks that a week's spend acts in, its own included. It equals PyMC-Marketing's `l_max`;
+  Meridian counts lags, so l_max = max_lag + 1. The weights are normalised over the whole window even where
+  the series is shorter (Meridian shortens the window to the weeks present).
+- Parameters may be traced, so their ranges are not checked; values and gradients are finite on the closed
+  ranges given.
 
-Derivatives are written by hand with `jax.custom_jvp`: forward and reverse mode, to any order.
+Derivatives are written by hand with `jax.custom_jvp`: forward and reverse mode, and again
+for second derivatives.
 """
 
 import functools
@@ -43,8 +45,9 @@ def convolve(spend: Series, weights: Series, axis: int = -2) -> Float[Array, "..
     Raises:
         ValueError: no lags, an axis that spend does not have, or shapes that do not broadcast.
 
-    The gradient by spend costs about as much as the value. The gradient by the weights is one sum an element and lag;
-    the named families below have a derivative of their own that costs one pass a parameter, whatever the window.
+    The gradient by spend costs about as much as the value. The gradient by the weights is one sum an element
+    and lag; the named families below have a derivative of their own that costs one pass a parameter, whatever
+    the window.
 
     Source: Jin, Wang, Sun, Chan and Koehler 2017, equation (1), without its normalisation.
 
@@ -94,7 +97,8 @@ def delayed_weights(
     Args:
         alpha: retention, in [0, 1].
         theta: weeks from spend to peak, in [0, l_max - 1]; broadcasts with alpha.
-        l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1 (Meridian has no such family).
+        l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1 (Meridian has no such
+            family).
         normalize: divide by the sum over the window.
 
     Returns:
@@ -103,8 +107,9 @@ def delayed_weights(
     Raises:
         ValueError: l_max below 1.
 
-    Normalised weights have a limit at alpha = 0, all on the lag nearest to theta, and take it. The derivative by
-    alpha at 0 is the true one where that is finite, and 0 for lags less than one week from the peak, where it is not.
+    Normalised weights have a limit at alpha = 0, all on the lag nearest to theta, and take it. The derivative
+    by alpha at 0 is the true one where that is finite, and 0 for lags less than one week from the peak, where
+    it is not.
 
     Source: Jin et al. 2017, equation (3).
 
@@ -153,7 +158,8 @@ def binomial_weights(
     reach = float(l_max + 1 if reach is None else reach)
     if not reach > l_max - 1:
         raise ValueError(f"reach is {reach:g}; it must be more than the last lag, l_max - 1 = {l_max - 1}")
-    # Below this alpha every weight but the first is exp(-2000) or less, zero in float64; 1/alpha stays finite.
+    # Below this alpha every weight but the first is exp(-2000) or less, zero in float64; 1/alpha stays
+    # finite.
     power = 1.0 / jnp.maximum(alpha[..., None], 1.0 / (2000.0 * reach)) - 1.0
     weights = jnp.exp(power * jnp.log1p(-lags / reach))
     return _over_sum(weights) if normalize else weights
@@ -169,7 +175,8 @@ def weibull_pdf_weights(
     Args:
         scale: weeks, > 0.
         shape: > 0; above 1 the peak comes later than the first week. Broadcasts with scale.
-        l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1 (Meridian has no such family).
+        l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1 (Meridian has no such
+            family).
         normalize: then divide by the sum over the window.
 
     Returns:
@@ -178,20 +185,22 @@ def weibull_pdf_weights(
     Raises:
         ValueError: l_max below 1.
 
-    The ratios are taken on the log scale, so that a density that underflows at every lag still has its weights. Where
-    all lags are equal (one week, or a density flat to rounding) there is nothing to rescale and the weights are 1.
+    The ratios are taken on the log scale, so that a density that underflows at every lag still has its
+    weights. Where all lags are equal (one week, or a density flat to rounding) there is nothing to rescale
+    and the weights are 1.
 
     Source: `weibull_adstock` of PyMC-Marketing, type PDF; Robyn's Weibull PDF adstock.
 
-    >>> weibull_pdf_weights(2.0, 1.0, 3, normalize=False).round(3)
-    Array([1.   , 0.378, 0.   ], dtype=float32)
+    >>> weibull_pdf_weights(2.0, 1.0, 3, normalize=False).round(2)
+    Array([1.  , 0.38, 0.  ], dtype=float32)
     """
     scale, shape = as_floats(scale, shape)
     scale, shape = jnp.broadcast_arrays(scale, shape)
     scale, shape = scale[..., None], shape[..., None]
     log_t = jnp.log1p(_lags(l_max, scale.dtype))
     log_scale = jnp.log(jnp.maximum(scale, jnp.finfo(scale.dtype).tiny))
-    # log f(t) - log f(1); the largest power is factored out and bounded: exp(-exp(40)) is zero in any precision.
+    # log f(t) - log f(1); the largest power is factored out and bounded: exp(-exp(40)) is zero in any
+    # precision.
     top = jnp.maximum(-shape * log_scale, 0.0)
     powers = jnp.exp(jnp.minimum(shape * (log_t - log_scale) - top, 40.0)) - jnp.exp(-shape * log_scale - top)
     relative = (shape - 1.0) * log_t - jnp.exp(jnp.minimum(top, 40.0)) * powers
@@ -211,7 +220,8 @@ def weibull_cdf_weights(
     Args:
         scale: weeks, > 0.
         shape: > 0; broadcasts with scale.
-        l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1 (Meridian has no such family).
+        l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1 (Meridian has no such
+            family).
         normalize: divide by the sum over the window.
 
     Returns:
@@ -222,8 +232,8 @@ def weibull_cdf_weights(
 
     Source: `weibull_adstock` of PyMC-Marketing, type CDF (version 1; before, it had one lag more); Robyn.
 
-    >>> weibull_cdf_weights(2.0, 1.0, 3, normalize=False).round(3)
-    Array([1.   , 0.607, 0.223], dtype=float32)
+    >>> weibull_cdf_weights(2.0, 1.0, 3, normalize=False).round(2)
+    Array([1.  , 0.61, 0.22], dtype=float32)
     """
     scale, shape = as_floats(scale, shape)
     scale, shape = jnp.broadcast_arrays(scale, shape)
@@ -237,15 +247,18 @@ def weibull_cdf_weights(
 
 
 def geometric(
-    spend: Series, alpha: Values, l_max: int | None = 12, normalize: bool = True, axis: int = -2
+    spend: Series, alpha: Values, l_max: int | None = 12, *, normalize: bool = True, axis: int = -2
 ) -> Float[Array, "..."]:
-    """Geometric adstock: y[t] = sum_{l < l_max} alpha^l spend[t-l], over sum_{l < l_max} alpha^l if normalised.
+    """Geometric adstock: y[t] = sum_{l < l_max} alpha^l spend[t-l], over sum_{l < l_max} alpha^l if
+    normalised.
 
     Args:
         spend: [..., time, channel], or with the time axis at `axis`; any unit.
-        alpha: share carried over from week to week, in [0, 1]; broadcasts against spend without its time axis.
+        alpha: share carried over from week to week, in [0, 1]; broadcasts against spend without its time
+            axis.
         l_max: weeks in the window; PyMC-Marketing's l_max, Meridian's max_lag + 1. None is the recursion
-            y[t] = spend[t] + alpha y[t-1], which never forgets; normalised it is (1 - alpha) y, zero at alpha = 1.
+            y[t] = spend[t] + alpha y[t-1], which never forgets; normalised it is (1 - alpha) y, zero at alpha
+            = 1.
         normalize: divide by the sum of the weights.
         axis: the time axis of spend.
 
@@ -255,11 +268,12 @@ def geometric(
     Raises:
         ValueError: l_max below 1, an axis that spend does not have, or shapes that do not broadcast.
 
-    The window is built by doubling, P_2m(t) = P_m(t) + alpha^m P_m(t-m), about log2(l_max) passes for any l_max; the
-    recursion halves the series instead (pairs of weeks follow the same recursion with alpha^2). The derivative by
-    alpha is one more such pass, carried along with the value.
+    The window is built by doubling, P_2m(t) = P_m(t) + alpha^m P_m(t-m), about log2(l_max) passes for any
+    l_max; the recursion halves the series instead (pairs of weeks follow the same recursion with alpha^2).
+    The derivative by alpha is one more such pass, carried along with the value.
 
-    Source: Jin et al. 2017, equations (1) and (2); `geometric_adstock` of PyMC-Marketing; Meridian's AdstockTransformer.
+    Source: Jin et al. 2017, equations (1) and (2); `geometric_adstock` of PyMC-Marketing; Meridian's
+    AdstockTransformer.
 
     >>> import jax.numpy as jnp
     >>> week = jnp.array([[8.0], [0.0], [0.0], [0.0]])
@@ -281,7 +295,7 @@ def geometric(
 
 
 def delayed(
-    spend: Series, alpha: Values, theta: Values, l_max: int = 12, normalize: bool = True, axis: int = -2
+    spend: Series, alpha: Values, theta: Values, l_max: int = 12, *, normalize: bool = True, axis: int = -2
 ) -> Float[Array, "..."]:
     """Delayed adstock: spend convolved with alpha^((l - theta)^2), which peaks theta weeks after the spend.
 
@@ -312,9 +326,9 @@ def binomial(
     spend: Series,
     alpha: Values,
     l_max: int = 12,
+    *,
     normalize: bool = True,
     axis: int = -2,
-    *,
     reach: float | None = None,
 ) -> Float[Array, "..."]:
     """Binomial adstock: spend convolved with (1 - l / reach)^(1/alpha - 1).
@@ -344,7 +358,7 @@ def binomial(
 
 
 def weibull_pdf(
-    spend: Series, scale: Values, shape: Values, l_max: int = 12, normalize: bool = True, axis: int = -2
+    spend: Series, scale: Values, shape: Values, l_max: int = 12, *, normalize: bool = True, axis: int = -2
 ) -> Float[Array, "..."]:
     """Weibull density adstock: spend convolved with the Weibull density at lag + 1, rescaled to [0, 1].
 
@@ -372,7 +386,7 @@ def weibull_pdf(
 
 
 def weibull_cdf(
-    spend: Series, scale: Values, shape: Values, l_max: int = 12, normalize: bool = True, axis: int = -2
+    spend: Series, scale: Values, shape: Values, l_max: int = 12, *, normalize: bool = True, axis: int = -2
 ) -> Float[Array, "..."]:
     """Weibull survival adstock: spend convolved with the running product of exp(-(j/scale)^shape).
 
@@ -420,7 +434,7 @@ def geometric_scale(alpha: Float[Array, "*cell"], l_max: int | None) -> Float[Ar
 
     >>> import jax.numpy as jnp
     >>> geometric_scale(jnp.array([0.0, 0.5, 1.0]), 2)
-    Array([1.        , 0.6666667 , 0.5       ], dtype=float32)
+    Array([1.       , 0.6666667, 0.5      ], dtype=float32)
     """
     if l_max is None:
         return 1.0 - alpha
@@ -434,43 +448,41 @@ def geometric_scale(alpha: Float[Array, "*cell"], l_max: int | None) -> Float[Ar
 
 
 def geometric_window(
-    spend: Float[Array, "..."], alpha: Float[Array, "..."], l_max: int, axis: int, derivative: bool = False
-) -> tuple[Float[Array, "..."], Float[Array, "..."] | None]:
-    """P[t] = sum_{l < l_max} alpha^l spend[t-l] and, if asked, its derivative by alpha; alpha has a time axis of 1.
+    spend: Float[Array, "..."], alpha: Float[Array, "..."], l_max: int, axis: int
+) -> tuple[Float[Array, "..."], Float[Array, "..."]]:
+    """P[t] = sum_{l < l_max} alpha^l spend[t-l] and its derivative by alpha; alpha has a time axis of 1.
 
-    P_2m(t) = P_m(t) + alpha^m P_m(t-m); the windows of the powers of two in l_max are joined, the longest in front.
+    P_2m(t) = P_m(t) + alpha^m P_m(t-m); the windows of the powers of two in l_max are joined, the longest
+    in front. A compiled caller that drops the derivative does not pay for it.
 
     >>> import jax.numpy as jnp
-    >>> geometric_window(jnp.array([1.0, 0.0, 0.0]), jnp.array([0.5]), 3, -1, derivative=True)
+    >>> geometric_window(jnp.array([1.0, 0.0, 0.0]), jnp.array([0.5]), 3, -1)
     (Array([1.  , 0.5 , 0.25], dtype=float32), Array([0., 1., 1.], dtype=float32))
     """
     cut = functools.partial(lax.slice_in_dim, axis=axis)
     block = _zeros_before(jnp.broadcast_to(spend, _result_shape(spend, alpha)), l_max - 1, axis)
-    slope = jnp.zeros_like(block) if derivative else None
+    slope = jnp.zeros_like(block)
     weeks = block.shape[axis]
-    joined, joined_slope, window = None, None, 0
-    length, power, by_alpha, rest = 1, alpha, jnp.ones_like(alpha), l_max
+    window, joined, joined_slope = 0, block, slope
+    length, power, power_slope, rest = 1, alpha, jnp.ones_like(alpha), l_max
     while True:
         if rest & 1:
+            front, front_slope = cut(block, window, None), cut(slope, window, None)
             window += length
-            front = cut(block, window - length, None)
-            front_slope = cut(slope, window - length, None) if derivative else None
-            if joined is None:
+            if window == length:
                 joined, joined_slope = front, front_slope
             else:
                 behind = cut(joined, 0, weeks - window + 1)
-                if derivative:
-                    behind_slope = cut(joined_slope, 0, weeks - window + 1)
-                    joined_slope = front_slope + power * behind_slope + by_alpha * behind
+                behind_slope = cut(joined_slope, 0, weeks - window + 1)
                 joined = front + power * behind
+                joined_slope = front_slope + power * behind_slope + power_slope * behind
         rest >>= 1
         if not rest:
             return joined, joined_slope
-        far = cut(block, 0, -length)
-        if derivative:
-            slope = cut(slope, length, None) + power * cut(slope, 0, -length) + by_alpha * far
-        block = cut(block, length, None) + power * far
-        power, by_alpha, length = power * power, 2.0 * power * by_alpha, 2 * length
+        near, far = cut(block, length, None), cut(block, 0, -length)
+        slope = cut(slope, length, None) + power * cut(slope, 0, -length) + power_slope * far
+        block = near + power * far
+        power, power_slope, length = power * power, 2.0 * power * power_slope, 2 * length
 
 
 def geometric_recursion(
@@ -478,8 +490,8 @@ def geometric_recursion(
 ) -> Float[Array, "..."]:
     """y[t] = spend[t] + alpha y[t-1], zero before the start; alpha has a time axis of 1.
 
-    Weeks are taken in pairs: y at every second week follows the same recursion with alpha^2 on half the weeks, and
-    the weeks between are one step from it. Depth log2(time), work linear in time.
+    Weeks are taken in pairs: y at every second week follows the same recursion with alpha^2 on half the
+    weeks, and the weeks between are one step from it. Depth log2(time), work linear in time.
 
     >>> import jax.numpy as jnp
     >>> geometric_recursion(jnp.array([1.0, 0.0, 0.0, 1.0]), jnp.array([0.5]), -1)
@@ -506,7 +518,8 @@ def geometric_recursion(
 def geometric_recursion_slope(
     value: Float[Array, "..."], alpha: Float[Array, "..."], axis: int
 ) -> Float[Array, "..."]:
-    """The derivative by alpha of `geometric_recursion`, from its value: the same recursion on the value a week ago.
+    """The derivative by alpha of `geometric_recursion`, from its value: the same recursion on the value a
+    week ago.
 
     >>> import jax.numpy as jnp
     >>> geometric_recursion_slope(jnp.array([1.0, 0.5, 0.25]), jnp.array([0.5]), -1)
@@ -523,10 +536,9 @@ def _window(l_max: int, axis: int, spend: Array, alpha: Array) -> Array:
 def _window_jvp(l_max: int, axis: int, primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     spend, alpha = primals
     by_spend, by_alpha = tangents
-    varies = not isinstance(by_alpha, SymbolicZero)
-    value, slope = geometric_window(spend, alpha, l_max, axis, derivative=varies)
+    value, slope = geometric_window(spend, alpha, l_max, axis)
     tangent = jnp.zeros_like(value)
-    if slope is not None:
+    if not isinstance(by_alpha, SymbolicZero):
         tangent = tangent + by_alpha * slope
     if not isinstance(by_spend, SymbolicZero):
         tangent = tangent + geometric_window(by_spend, alpha, l_max, axis)[0]
@@ -557,7 +569,12 @@ _recursion.defjvp(_recursion_jvp, symbolic_zeros=True)
 
 
 def _applied(
-    family: str, spend: Series, params: dict[str, Values], l_max: int, axis: int, **options: bool | float | None
+    family: str,
+    spend: Series,
+    params: dict[str, Values],
+    l_max: int,
+    axis: int,
+    **options: bool | float | None,
 ) -> Array:
     spend, *values = as_floats(spend, *params.values())
     axis = _from_end(spend, axis)
@@ -570,7 +587,7 @@ def _applied(
 def _application(
     family: str, l_max: int, axis: int, options: tuple[tuple[str, bool | float | None], ...]
 ) -> Callable[..., Array]:
-    """Spend convolved with a family's weights, the derivative by each parameter being one more convolution."""
+    """Spend convolved with a family's weights; a derivative by a parameter is one more convolution."""
     weights_of = functools.partial(_FAMILIES[family], l_max=l_max, **dict(options))
 
     @jax.custom_jvp
@@ -608,7 +625,8 @@ _FAMILIES: dict[str, Callable[..., Array]] = {
 def _shifted_sum(spend: Array, weights: Array, axis: int) -> Array:
     """sum_l weights[..., l] spend[t-l] as one fused pass over the padded series."""
     weeks = spend.shape[axis]
-    # The lag in front and both operands materialised: read through the fused loop, either costs twice the time.
+    # The lag in front and both operands materialised: read through the fused loop, either costs twice the
+    # time.
     by_lag = lax.optimization_barrier(jnp.moveaxis(weights[..., :weeks], -1, 0))
     last = by_lag.shape[0] - 1
     padded = _zeros_before(spend, last, axis)
@@ -659,7 +677,7 @@ def _result_shape(spend: Array, along: Array) -> tuple[int, ...]:
 def _from_end(spend: Array, axis: int) -> int:
     if not -spend.ndim <= axis < spend.ndim:
         raise ValueError(
-            f"spend has shape {spend.shape} and no axis {axis}; give it a time axis, or say with axis= which it is"
+            f"spend has shape {spend.shape} and no axis {axis}; give it a time axis, or name it with axis="
         )
     return axis % spend.ndim - spend.ndim
 

@@ -1,13 +1,14 @@
 """Saturation: how the response to spend flattens, as functions of one spend value at a time.
 
-Every function works element by element and broadcasts as NumPy does: against a panel [geo, time, channel] a parameter
-per geo and channel is `k[:, None]`, one per channel `k`. Spend is not negative. Values and gradients are finite at zero
-spend and at the ends of the parameters' ranges, in float32 as in float64, and no intermediate overflows. Where the true
-derivative by spend is infinite (a slope or a power below 1, at zero spend) the derivative is given as 0: a week without
-spend then adds nothing to a gradient, as in a model that masks it.
+Every function works element by element and broadcasts as NumPy does: against a panel [geo, time, channel] a
+parameter per geo and channel is `k[:, None]`, one per channel `k`. Spend is not negative. Values and
+gradients are finite at zero spend and at the ends of the parameters' ranges, in float32 as in float64, and no
+intermediate overflows. Where the true derivative by spend is infinite (a slope or a power below 1, at zero
+spend) the derivative is given as 0: a week without spend then adds nothing to a gradient, as in a model that
+masks it.
 
-Derivatives are written by hand with `jax.custom_jvp`: forward and reverse mode, to any order. Where a difference such as
-1 - h would cancel, they use a form that does not.
+Derivatives are written by hand with `jax.custom_jvp`: forward and reverse mode, and again for second
+derivatives. Where a difference such as 1 - h would cancel, they use a form that does not.
 """
 
 import jax
@@ -30,13 +31,15 @@ def hill(x: Values, half_saturation: Values, slope: Values = 1.0) -> Result:
         slope: s, >= 0; above 1 the curve is S-shaped.
 
     Returns:
-        Between 0 and 1, of the broadcast shape; 0 at x = 0. A spend below the smallest normal number counts as 0.
+        Between 0 and 1, of the broadcast shape; 0 at x = 0. A spend below the smallest normal number counts
+        as 0.
 
     Raises:
         TypeError or ValueError: shapes that do not broadcast.
 
     One logarithm and one exponential an element, kept for the derivatives:
-    dh/ds = h (1-h) log(x/k), dh/dk = -h (1-h) s/k, dh/dx = h (1-h) s/x; at x = 0, dh/dx is 1/k where s = 1, else 0.
+    dh/ds = h (1-h) log(x/k), dh/dk = -h (1-h) s/k, dh/dx = h (1-h) s/x; at x = 0, dh/dx is 1/k where s = 1,
+    else 0.
 
     Source: Jin et al. 2017, equation (5); `hill_function` of PyMC-Marketing; Meridian's HillTransformer.
 
@@ -86,7 +89,7 @@ def logistic(x: Values, rate: Values) -> Result:
     Array(0.7615942, dtype=float32)
     """
     x, rate = as_floats(x, rate)
-    return _tanh(_product(0.5 * x, rate))
+    return _tanh_of_product(x, 0.5 * rate)
 
 
 def michaelis_menten(x: Values, half_saturation: Values) -> Result:
@@ -128,7 +131,7 @@ def tanh(x: Values, scale: Values) -> Result:
     >>> tanh(1.0, 2.0)
     Array(0.46211717, dtype=float32)
     """
-    return _tanh(_ratio(*as_floats(x, scale)))
+    return _tanh_of_ratio(*as_floats(x, scale))
 
 
 def root(x: Values, power: Values) -> Result:
@@ -152,3 +155,207 @@ def root(x: Values, power: Values) -> Result:
     Array(3., dtype=float32)
     """
     return _root(*as_floats(x, power))
+
+
+# Building blocks, shared with the fused path in media.py.
+
+
+@jax.custom_jvp
+def log_ratio(x: Array, k: Array) -> Array:
+    """log(x / k) for x, k > 0, also where the ratio is out of the type's range; 0 for x below the smallest
+    normal.
+
+    The ratio is taken first: log x - log k would lose as many digits as log x has before the point.
+
+    >>> import jax.numpy as jnp
+    >>> log_ratio(jnp.array([0.0, 1e30]), jnp.array([1.0, 1e-30]))
+    Array([  0.    , 138.1551], dtype=float32)
+    """
+    x, k = _normal(x), _normal(k)
+    limits = jnp.finfo(x.dtype)
+    ratio = x * (1.0 / k)
+    inside = (ratio >= limits.tiny) & (ratio <= limits.max)
+    logs = jnp.log(jnp.where(inside, ratio, x)) - jnp.where(inside, 0.0, jnp.log(k))
+    return jnp.where(x > limits.tiny, logs, 0.0)
+
+
+@log_ratio.defjvp
+def _log_ratio_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, k = primals
+    by_x, by_k = tangents
+    return log_ratio(x, k), by_x * over(jnp.ones_like(x), x) - by_k * (1.0 / _normal(k))
+
+
+@jax.custom_jvp
+def sigmoid_and_slope(z: Array) -> tuple[Array, Array]:
+    """The logistic function and its derivative q = h (1-h), from one exponential, without 1 - h.
+
+    >>> import jax.numpy as jnp
+    >>> sigmoid_and_slope(jnp.zeros(1))
+    (Array([0.5], dtype=float32), Array([0.25], dtype=float32))
+    """
+    # The smaller of h and 1 - h: one number gives both results without a difference of near equals.
+    small = jnp.exp(-jnp.abs(z))
+    small = small / (1.0 + small)
+    return jnp.where(z > 0, 1.0 - small, small), small * (1.0 - small)
+
+
+@sigmoid_and_slope.defjvp
+def _sigmoid_and_slope_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (z,), (by_z,) = primals, tangents
+    h, q = sigmoid_and_slope(z)
+    return (h, q), (q * by_z, q * (1.0 - 2.0 * h) * by_z)
+
+
+def over(value: Array, x: Array) -> Array:
+    """value / x, and 0 where x is below the smallest normal number.
+
+    >>> import jax.numpy as jnp
+    >>> over(jnp.array([1.0, 1.0]), jnp.array([4.0, 0.0]))
+    Array([0.25, 0.  ], dtype=float32)
+    """
+    positive = is_positive(x)
+    return jnp.where(positive, value / jnp.where(positive, x, 1.0), 0.0)
+
+
+def is_positive(x: Array) -> Array:
+    """Whether x is at least the smallest normal number: below it a processor may flush to zero.
+
+    >>> import jax.numpy as jnp
+    >>> is_positive(jnp.array([0.0, 1e-40, 1e-30]))
+    Array([False, False,  True], dtype=bool)
+    """
+    return x >= jnp.finfo(x.dtype).tiny
+
+
+def _normal(x: Array) -> Array:
+    return jnp.maximum(x, jnp.finfo(x.dtype).tiny)
+
+
+def _hill_and_slope(x: Array, k: Array, s: Array) -> tuple[Array, Array, Array]:
+    u = log_ratio(x, k)
+    h, q = sigmoid_and_slope(s * u)
+    positive = is_positive(x)
+    return u, jnp.where(positive, h, 0.0), jnp.where(positive, q, 0.0)
+
+
+@jax.custom_jvp
+def _hill(x: Array, k: Array, s: Array) -> Array:
+    return _hill_and_slope(x, k, s)[1]
+
+
+@_hill.defjvp
+def _hill_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, k, s = primals
+    by_x, by_k, by_s = tangents
+    u, h, q = _hill_and_slope(x, k, s)
+    slope = over(q * s, x) + slope_at_zero(x, k, s)
+    return h, by_x * slope - by_k * (q * s / _normal(k)) + by_s * (q * u)
+
+
+def slope_at_zero(x: Array, k: Array, s: Array) -> Array:
+    """dh/dx of the Hill curve where x is zero, and 0 elsewhere: 1/k where s = 1, else 0 (the limit, or
+    infinite).
+
+    >>> import jax.numpy as jnp
+    >>> slope_at_zero(jnp.zeros(2), jnp.array(4.0), jnp.array([1.0, 2.0]))
+    Array([0.25, 0.  ], dtype=float32)
+    """
+    return jnp.where(is_positive(x) | (s != 1.0), 0.0, 1.0 / _normal(k))
+
+
+@jax.custom_jvp
+def _exponential(x: Array, rate: Array) -> Array:
+    return -jnp.expm1(-_product(x, rate))
+
+
+@_exponential.defjvp
+def _exponential_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, rate = primals
+    by_x, by_rate = tangents
+    rest = jnp.exp(-_product(x, rate))
+    return _exponential(x, rate), by_x * (rest * rate) + by_rate * (rest * x)
+
+
+@jax.custom_jvp
+def _tanh_and_slope(z: Array) -> tuple[Array, Array]:
+    small = jnp.exp(-2.0 * jnp.abs(z))
+    part = 1.0 / (1.0 + small)
+    return jnp.tanh(z), 4.0 * small * part * part
+
+
+@_tanh_and_slope.defjvp
+def _tanh_and_slope_jvp(primals: tuple, tangents: tuple) -> tuple[tuple, tuple]:
+    (z,), (by_z,) = primals, tangents
+    t, q = _tanh_and_slope(z)
+    return (t, q), (q * by_z, -2.0 * t * q * by_z)
+
+
+@jax.custom_jvp
+def _tanh_of_product(x: Array, rate: Array) -> Array:
+    return jnp.tanh(_product(x, rate))
+
+
+@_tanh_of_product.defjvp
+def _tanh_of_product_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, rate = primals
+    by_x, by_rate = tangents
+    t, q = _tanh_and_slope(_product(x, rate))
+    return t, by_x * (q * rate) + by_rate * (q * x)
+
+
+@jax.custom_jvp
+def _tanh_of_ratio(x: Array, scale: Array) -> Array:
+    return jnp.tanh(_quotient(x, scale))
+
+
+@_tanh_of_ratio.defjvp
+def _tanh_of_ratio_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, scale = primals
+    by_x, by_scale = tangents
+    z = _quotient(x, scale)
+    t, q = _tanh_and_slope(z)
+    return t, by_x * (q / _normal(scale)) - by_scale * (q * z / _normal(scale))
+
+
+@jax.custom_jvp
+def _michaelis_menten(x: Array, k: Array) -> Array:
+    return x * _one_over_sum(x, k)
+
+
+@_michaelis_menten.defjvp
+def _michaelis_menten_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, k = primals
+    by_x, by_k = tangents
+    part = _one_over_sum(x, k)
+    h = x * part
+    return h, by_x * (k * part * part) - by_k * (h * part)
+
+
+@jax.custom_jvp
+def _root(x: Array, power: Array) -> Array:
+    positive = is_positive(x)
+    return jnp.where(positive, jnp.where(positive, x, 1.0) ** power, 0.0)
+
+
+@_root.defjvp
+def _root_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    x, power = primals
+    by_x, by_power = tangents
+    y = _root(x, power)
+    at_zero = jnp.where(is_positive(x) | (power != 1.0), 0.0, 1.0)
+    return y, by_x * (over(power * y, x) + at_zero) + by_power * (y * log_ratio(x, jnp.ones_like(x)))
+
+
+def _product(x: Array, rate: Array) -> Array:
+    return jnp.minimum(x * rate, jnp.finfo(x.dtype).max)
+
+
+def _quotient(x: Array, scale: Array) -> Array:
+    return jnp.minimum(x / _normal(scale), jnp.finfo(x.dtype).max)
+
+
+def _one_over_sum(x: Array, k: Array) -> Array:
+    # Halves, since the sum of two finite numbers can overflow.
+    half = 0.5 * x + 0.5 * k
+    return 0.5 / jnp.where(half > 0, half, 1.0)

@@ -68,9 +68,10 @@ def _horner(coefficients: tuple[float, ...], w: Array) -> Array:
     return total
 
 
-def _atanh_tail(y: Array) -> Array:
-    """1/3 + y/5 + y^2/7 + ... for 0 <= y <= 1/9: what is left of atanh after its first term."""
-    terms = 18 if y.dtype == jnp.float64 else 8
+def _atanh_tail(y: Array, largest: float = 1 / 9) -> Array:
+    """1/3 + y/5 + y^2/7 + ... for 0 <= y <= largest: what is left of atanh after its first term."""
+    digits = 17 if y.dtype == jnp.float64 else 7.5
+    terms = math.ceil(digits * math.log(10) / -math.log(largest))
     return _horner(tuple(1 / (2 * j + 3) for j in range(terms)), y)
 
 
@@ -85,8 +86,8 @@ def curvature(x: Array) -> Array:
 def log1pmx(x: ArrayLike) -> Float[Array, "..."]:
     """log(1 + x) - x, relatively accurate for every x > -1.
 
-    Inside [-1/2, 1]: with q = x / (2 + x), log1p(x) - x = -q (x - 2 q^2 (1/3 + q^2/5 + q^4/7 + ...)); outside,
-    the difference as it stands, which there loses two bits at most.
+    Inside [-1/2, 1]: with q = x / (2 + x), log1p(x) - x = -q (x - 2 q^2 (1/3 + q^2/5 + q^4/7 + ...));
+    outside, the difference as it stands, which there loses two bits at most.
 
     Args:
         x: any shape, above -1 (-inf at -1, nan below).
@@ -147,8 +148,9 @@ def _stirling_remainder(x: Array) -> Array:
     total = jnp.where(low < 1, (first + 0.5) * jnp.log1p(1 / first) - 1, y * _atanh_tail(y))
     for i in range(1, n):
         y = 1 / jnp.square(2 * (low + i) + 1)
-        total = total + y * _atanh_tail(y)
-    return jnp.where(x > 0, _stirling_series(jnp.where(small, x + n, x)) + jnp.where(small, total, 0), jnp.nan)
+        total = total + y * _atanh_tail(y, 1 / (2 * i + 1) ** 2)
+    value = _stirling_series(jnp.where(small, x + n, x)) + jnp.where(small, total, 0)
+    return jnp.where(x > 0, value, jnp.nan)
 
 
 @_stirling_remainder.defjvp
@@ -174,7 +176,7 @@ def digamma_minus_log(x: ArrayLike) -> Float[Array, "..."]:
 
 
 def digamma_series_difference(x: Array, m: Array) -> Array:
-    """E(x+m) - E(x) with E = psi - log + 1/(2 .), for large x: relatively accurate by a divided difference."""
+    """E(x+m) - E(x), E(x) = psi(x) - log x + 1/(2x), for large x: by a divided difference."""
     top = x + m
     v1, v2 = 1 / x, 1 / top
     w1, w2 = v1 * v1, v2 * v2
@@ -189,7 +191,7 @@ def digamma_series_difference(x: Array, m: Array) -> Array:
 
 
 def digamma_remainder_difference(x: Array, m: Array) -> Float[Array, "..."]:
-    """[psi(x+m) - log(x+m)] - [psi(x) - log x] for x > 0, m >= 0, relatively accurate; floating arrays only."""
+    """[psi(x+m) - log(x+m)] - [psi(x) - log x] for x > 0, m >= 0, relatively accurate; takes arrays only."""
     n = asymptotic_from(x.dtype)
     small = x < n
     y = jnp.where(small, x + n, x)
@@ -231,8 +233,8 @@ def digamma_difference(x: ArrayLike, m: ArrayLike) -> Float[Array, "..."]:
 def _split_steps(x: Array, m: Array) -> tuple[Array, Array, Array, Array]:
     """How R walks up to the asymptotic range.
 
-    Of the n unit steps, the first `steps` peel off whole factors of the rising factorial (terms of one sign, so
-    nothing cancels); the others shift the argument, which whole m meet only with rest = 0, where they add 0.
+    Of the n unit steps, the first `steps` peel off whole factors of the rising factorial (terms of one sign,
+    so nothing cancels); the others shift the argument, which whole m meet only with rest = 0, where they add 0.
     """
     n = asymptotic_from(x.dtype)
     small = x < n
@@ -301,12 +303,11 @@ def _ratio_slope(x: Array, m: Array) -> Array:
     series = jnp.where((rest == 0) | (rest == 1), _vanish(series), series)
     low = jnp.where(small, x, 1)
     shifted = -rest * n / (low + n)
-    for i in range(n):
-        peeled = -i / (low + i)
-        moved = rest / (low + i + rest) * (low / (low + i) if i else 1) if i else jnp.where(
-            rest == 0, 0, rest / jnp.where(rest == 0, 1, low + rest)
-        )
-        shifted = shifted + jnp.where(i < steps, peeled, moved)
+    bare = rest == 0
+    shifted = shifted + jnp.where((steps > 0) | bare, 0, rest / jnp.where(bare, 1, low + rest))
+    for i in range(1, n):
+        moved = rest / (low + i + rest) * (low / (low + i))
+        shifted = shifted + jnp.where(i < steps, -i / (low + i), moved)
     return series + jnp.where(small, shifted, 0)
 
 
@@ -327,7 +328,8 @@ def _ratio(x: Array, m: Array) -> Array:
 @functools.partial(_ratio.defjvp, symbolic_zeros=True)
 def _ratio_jvp(primals, tangents):
     (x, m), (dx, dm) = primals, tangents
-    return _ratio(x, m), _chain((dx, lambda: _ratio_slope(x, m) / x), (dm, lambda: _ratio_by_count(x, m)), x + m)
+    slope = lambda: _ratio_slope(x, m) / x  # noqa: E731
+    return _ratio(x, m), _chain((dx, slope), (dm, lambda: _ratio_by_count(x, m)), x + m)
 
 
 def _chain(first, second, like):
@@ -344,13 +346,13 @@ def log_rising_ratio(x: ArrayLike, m: ArrayLike) -> Float[Array, "..."]:
 
     For x >= 8 (4 in float32), with r = m/x and D the Stirling remainder,
     R = (x + m - 1/2) log1pmx(r) + r (m - 1/2) + D(x+m) - D(x); below, whole factors are taken off first. R is
-    exactly 0 at m = 0 and m = 1 and falls as m(m-1)/(2x) for large x. Derivatives: dR/dx = psi(x+m) - psi(x) -
-    m/x without cancellation, dR/dm = psi(x+m) - log x; both can be differentiated again.
+    exactly 0 at m = 0 and m = 1 and falls as m(m-1)/(2x) for large x. Derivatives: dR/dx = psi(x+m) - psi(x)
+    - m/x without cancellation, dR/dm = psi(x+m) - log x; both can be differentiated again.
 
     Args:
         x: any shape, positive (nan otherwise).
-        m: any shape that broadcasts, at least 0 (nan otherwise); counts as a rule. Between whole numbers, near
-            the roots 0 and 1, the error is a few ULP of m/x rather than of R.
+        m: any shape that broadcasts, at least 0 (nan otherwise); counts as a rule. For fractions near the
+            roots 0 and 1 the error is a few ULP of m/x rather than of R.
 
     Source:
         A. DiDonato and A. Morris, ACM TOMS 18 (1992) 360, for the remainder form.
@@ -379,7 +381,7 @@ def _ratio_slope_of_log(log_x: Array, m: Array) -> Array:
 
 
 def log_rising_ratio_of_log(log_x: ArrayLike, m: ArrayLike) -> Float[Array, "..."]:
-    """R(exp(log_x), m): `log_rising_ratio` on the logarithm of x, finite with finite derivatives for any log_x.
+    """R(exp(log_x), m): `log_rising_ratio` on the logarithm of x, which may be far below what x can be.
 
     Args:
         log_x, m: any shapes that broadcast; m at least 0.

@@ -1,7 +1,7 @@
 """PartialPooling: rates of units that come from one population, or from regions, segments or a regression."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import Any
 
@@ -15,7 +15,6 @@ from jaxtyping import Array
 
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.posterior import Posterior
-from pelton.engine.results import dataset
 from pelton.engine.sources.numpyro import from_numpyro
 from pelton.kernels.beta_binomial import CountTables, count_tables, log_likelihood, log_likelihood_units
 from pelton.models import predictive, rates
@@ -265,6 +264,53 @@ class PartialPooling:
         parts += [f"{len(self.covariate_names)} covariates"] if self.covariates is not None else []
         return f"PartialPooling({', '.join(parts)}, {self.prior})"
 
+    def subset(self, units: np.ndarray) -> "PartialPooling":
+        """The model of some of the units, by their positions."""
+
+        def named(index: np.ndarray | None, names: tuple[Any, ...]) -> Any:
+            return None if index is None else [names[i] for i in index[units]]
+
+        counts = self.counts
+        covariates = None
+        if self.covariates is not None:
+            covariates = pd.DataFrame(self.covariates[units], columns=list(self.covariate_names))
+        return PartialPooling(
+            counts.successes[units],
+            counts.trials[units],
+            unit=[counts.units[i] for i in units],
+            prior=self.prior,
+            covariates=covariates,
+            groups=named(self.group, self.group_names),
+            segments=named(self.segment, self.segment_names),
+            _names=(counts.successes_name, counts.trials_name, counts.unit_name),
+        )
+
+    def predictor(self, tree: xr.DataTree, fitted: np.ndarray, new: np.ndarray) -> rates.Hyperparameters:
+        """What the rates of new units depend on, given the tree of a fit to others.
+
+        Args:
+            tree: of `self.subset(fitted)`.
+            fitted, new: positions of units.
+
+        Raises:
+            DataError: a new unit's group has no fitted unit.
+        """
+        known = rates.Hyperparameters.of(tree)
+        level = covariates = None
+        if self.group is not None:
+            _, names = labels([self.group_names[i] for i in self.group[fitted]], len(fitted), "groups")
+            where = {name: i for i, name in enumerate(names)}
+            wanted = [self.group_names[i] for i in self.group[new]]
+            missing = [name for name in wanted if name not in where]
+            if missing:
+                raise DataError(f"group {missing[0]!r} has no unit among those fitted; use fewer folds or merge groups")
+            level = np.array([where[name] for name in wanted])
+        if self.covariates is not None:
+            seen = self.covariates[fitted]
+            covariates = (self.covariates[new] - seen.mean(axis=0)) / seen.std(axis=0)
+        nothing = np.zeros(len(new), np.int64)
+        return replace(known, level=level, covariates=covariates, successes=nothing, trials=nothing)
+
     @cached_property
     def standardized(self) -> np.ndarray | None:
         """Covariates [unit, covariate] with mean 0 and standard deviation 1."""
@@ -406,4 +452,3 @@ def coordinate(names: Sequence[Any]) -> np.ndarray:
     return np.array(texts, dtype=object).astype(str)
 
 
-__all__ = ["PartialPooling", "dataset", "pooled", "regression", "textbook"]

@@ -1,6 +1,5 @@
 """Prior draws, predicted counts and pointwise log-likelihoods of a PartialPooling tree."""
 
-from functools import partial
 from typing import Any
 
 import jax
@@ -11,7 +10,7 @@ from pelton.engine.errors import ArgumentError
 from pelton.engine.precision import using
 from pelton.kernels.beta_binomial import log_pmf
 from pelton.models.priors import Prior
-from pelton.models.rates import Hyperparameters, block_width, rate_blocks
+from pelton.models.rates import Hyperparameters, block_width, rate_blocks, rate_seed
 
 PRIOR_DRAWS = 1000
 # A group with a value for each draw and unit is refused past this size.
@@ -20,8 +19,7 @@ GROUP_BYTES = 2**30
 
 def rng(tree: xr.DataTree, purpose: str) -> np.random.Generator:
     """A generator of its own for each purpose, the same for the same tree."""
-    seed = int(tree.attrs.get("rate_seed", tree.attrs.get("seed", 0)))
-    return np.random.default_rng([seed, *purpose.encode()])
+    return np.random.default_rng([rate_seed(tree), *purpose.encode()])
 
 
 def prior_draws(prior: Prior, draws: int, seed: int) -> tuple[np.ndarray, np.ndarray]:
@@ -41,7 +39,7 @@ def predict_counts(rng: np.random.Generator, trials: np.ndarray, rates: np.ndarr
     return rng.binomial(trials.astype(np.int64), np.clip(rates, 0.0, 1.0))
 
 
-@partial(jax.jit)
+@jax.jit
 def _log_pmf(successes: Any, trials: Any, alpha: Any, beta: Any) -> Any:
     return log_pmf(successes, trials, alpha, beta)
 

@@ -1,8 +1,7 @@
 """Rates of units given the draws of a tree's hyperparameters, in blocks of units that fit the memory."""
 
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
-from functools import partial
+from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
@@ -88,16 +87,13 @@ class Hyperparameters:
     def units(self) -> int:
         return len(self.successes)
 
-    def thin(self, step: int) -> "Hyperparameters":
-        """Every step-th draw."""
-        return Hyperparameters(
-            self.logit_mean[::step],
-            self.log_concentration[::step],
-            self.level,
-            None if self.coefficient is None else self.coefficient[::step],
-            self.covariates,
-            self.successes,
-            self.trials,
+    def take(self, draws: slice) -> "Hyperparameters":
+        """Some of the draws."""
+        return replace(
+            self,
+            logit_mean=self.logit_mean[draws],
+            log_concentration=self.log_concentration[draws],
+            coefficient=None if self.coefficient is None else self.coefficient[draws],
         )
 
     def logs(self, units: Any) -> tuple[np.ndarray, np.ndarray]:
@@ -121,7 +117,7 @@ class Hyperparameters:
         )
 
 
-@partial(jax.jit, static_argnums=())
+@jax.jit
 def _draw(key_data: Any, successes: Any, trials: Any, alpha: Any, beta: Any) -> Any:
     return draw_rates(jax.random.wrap_key_data(key_data), successes, trials, alpha, beta)
 
@@ -143,7 +139,7 @@ def _draw_block(
     return np.asarray(drawn)
 
 
-def _seed(tree: xr.DataTree) -> int:
+def rate_seed(tree: xr.DataTree) -> int:
     return int(tree.attrs.get("rate_seed", tree.attrs.get("seed", 0)))
 
 
@@ -160,16 +156,29 @@ def rate_blocks(tree: xr.DataTree) -> Iterator[tuple[slice, np.ndarray]]:
     Yields:
         (units, rates [chains * draws, units of the block])
     """
-    known = Hyperparameters.of(tree)
-    yield from _blocks(known, _seed(tree))
+    yield from blocks(Hyperparameters.of(tree), rate_seed(tree))
 
 
-def _blocks(known: Hyperparameters, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
+def blocks(known: Hyperparameters, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
+    """As `rate_blocks`, of hyperparameters at hand."""
     width = block_width(known.draws)
     for start in range(0, known.units, width):
         units = slice(start, min(start + width, known.units))
         k, n = known.successes[units], known.trials[units]
         yield units, _draw_block(seed, start // width, k, n, *known.shapes(units))
+
+
+def rates_of(tree: xr.DataTree, units: Sequence[int]) -> np.ndarray:
+    """The tree's rates [chains * draws, unit] of a few units, by their positions."""
+    known, seed = Hyperparameters.of(tree), rate_seed(tree)
+    width = block_width(known.draws)
+    columns = []
+    for unit in units:
+        start = unit // width * width
+        block = slice(start, min(start + width, known.units))
+        k, n = known.successes[block], known.trials[block]
+        columns.append(_draw_block(seed, start // width, k, n, *known.shapes(block))[:, unit - start])
+    return np.stack(columns, axis=1)
 
 
 def fits(tree: xr.DataTree) -> bool:
@@ -212,7 +221,7 @@ def unit_summary(
     first, pattern = _patterns(known)
     step = max(1, known.draws * len(first) // SUMMARY_ELEMENTS)
     step = min(step, max(1, known.draws // THINNED_DRAWS))
-    known = known.thin(step)
+    known = known.take(slice(None, None, step))
     width = block_width(known.draws)
     columns: dict[str, np.ndarray] = {
         name: np.empty(len(first))
@@ -227,7 +236,7 @@ def unit_summary(
         mean = a / (a + b)
         columns["mean"][at] = mean.mean(axis=0)
         columns["sd"][at] = np.sqrt((mean * (1 - mean) / (a + b + 1)).mean(axis=0) + mean.var(axis=0))
-        drawn = _draw_block(_seed(tree), block, k, n, alpha, beta)
+        drawn = _draw_block(rate_seed(tree), block, k, n, alpha, beta)
         for q, values in zip(quantiles, np.quantile(drawn, quantiles, axis=0), strict=True):
             columns[f"q{100 * q:02.0f}"][at] = values
         raw = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)
