@@ -1,6 +1,6 @@
 """Posterior: all that a sampler needs to know of a model."""
 
-from collections.abc import Callable, Hashable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
@@ -35,6 +35,7 @@ class Posterior:
         constant: covariates, exposures and the like for its constant_data group.
         batch: number of independent posteriors of this shape, fitted side by side in one program; None for one.
         batch_dim: the name of the batch's axis.
+        target_accept: acceptance probability to adapt to, where the model knows better than the default.
         attrs: what the model wishes to record in the tree's attributes.
     """
 
@@ -44,11 +45,12 @@ class Posterior:
     start: Start
     data: Any = ()
     dims: Mapping[str, Sequence[str]] = field(default_factory=dict)
-    coords: Mapping[str, Sequence[Hashable]] = field(default_factory=dict)
+    coords: Mapping[str, Any] = field(default_factory=dict)
     observed: Mapping[str, Any] = field(default_factory=dict)
     constant: Mapping[str, Any] = field(default_factory=dict)
     batch: int | None = None
     batch_dim: str = "segment"
+    target_accept: float | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     def __post_init__(self) -> None:

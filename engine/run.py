@@ -28,6 +28,7 @@ CHUNK_DRAWS = 250
 CHUNK_BYTES = 64 * 2**20
 # A dense metric costs d^2 a leapfrog and pays on the correlated posteriors of few dimensions.
 DENSE_UP_TO = 20
+DEFAULT_TARGET_ACCEPT = 0.8
 START_TRIES = 100
 CONSTRAIN_BATCH = 256
 
@@ -172,7 +173,7 @@ def sample(
     warmup: int = 1000,
     draws: int = 1000,
     seed: int = 0,
-    target_accept: float = 0.8,
+    target_accept: float | None = None,
     max_tree_depth: int = 10,
     dense: bool | None = None,
     precision: str | None = None,
@@ -190,7 +191,8 @@ def sample(
         warmup: adapting iterations a chain; they are not draws.
         draws: draws a chain.
         seed: of the run's randomness; the same seed, device, versions and precision give the same draws.
-        target_accept: mean acceptance probability that the step size is adapted to, between 0 and 1.
+        target_accept: mean acceptance probability that the step size is adapted to, between 0 and 1; by default 0.8,
+            or what the model asks for.
         max_tree_depth: limit on a trajectory's doublings.
         dense: whether the metric is dense; by default it is up to 20 dimensions.
         precision: "float32", "float64", or None for float64 on a CPU and float32 on an accelerator. It holds for the
@@ -220,17 +222,26 @@ def sample(
     >>> tree["posterior"]["mu"].shape
     (2, 300)
     """
-    settings = _settings(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth, dense)
+    _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
     run_precision = choose_precision(precision, jax.default_backend())
     method = _method(chain_method)
-    posterior = model if isinstance(model, Posterior) else model.posterior()
-    if not isinstance(posterior, Posterior):
+    if not isinstance(model, Posterior | Model):
         raise ArgumentError(f"sample takes a pelton model or a Posterior, not {type(model).__name__}")
+    posterior = model if isinstance(model, Posterior) else model.posterior()
+    if target_accept is None:
+        target_accept = DEFAULT_TARGET_ACCEPT if posterior.target_accept is None else posterior.target_accept
     with using(run_precision):
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, chains, draws), "conjugate"
         else:
-            chosen = _sampler(sampler, posterior, settings, warmup)
+            chosen = _sampler(
+                sampler,
+                posterior,
+                warmup,
+                target_accept=float(target_accept),
+                max_tree_depth=int(max_tree_depth),
+                dense=posterior.dimension <= DENSE_UP_TO if dense is None else bool(dense),
+            )
             run, name = _Run.of(posterior, chosen, chains, draws, seed, method, progress), sampler
         tree = build_tree(
             posterior,
@@ -261,16 +272,16 @@ def sample(
     return model.finish(tree, seed=seed, groups=groups)
 
 
-def _settings(
+def _check(
     sampler: str,
     chains: int,
     warmup: int,
     draws: int,
     seed: int,
-    target_accept: float,
+    target_accept: float | None,
     max_tree_depth: int,
-    dense: bool | None,
-) -> dict[str, Any]:
+) -> None:
+    """Refuses settings out of range before anything is compiled."""
     sampler_class(sampler)
     for what, value, least in (
         ("chains", chains, 1),
@@ -283,9 +294,8 @@ def _settings(
             raise ArgumentError(f"{what} is a whole number of at least {least}, not {value!r}")
     if seed >= 2**64:
         raise ArgumentError(f"seed is below 2**64, not {seed}")
-    if not 0 < target_accept < 1:
+    if target_accept is not None and not 0 < target_accept < 1:
         raise ArgumentError(f"target_accept lies between 0 and 1, not {target_accept!r}; 0.8 is usual")
-    return {"target_accept": float(target_accept), "max_tree_depth": int(max_tree_depth), "dense": dense}
 
 
 def _method(chain_method: str | None) -> Method:
@@ -296,15 +306,14 @@ def _method(chain_method: str | None) -> Method:
     raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
 
 
-def _sampler(name: str, posterior: Posterior, settings: dict[str, Any], warmup: int) -> Sampler:
+def _sampler(name: str, posterior: Posterior, warmup: int, **settings: Any) -> Sampler:
     kind = sampler_class(name)
     if kind.max_dimension is not None and posterior.dimension > kind.max_dimension:
         raise ArgumentError(
             f"sampler {name!r} takes at most {kind.max_dimension} dimensions and this posterior has "
             f"{posterior.dimension}; use {DEFAULT!r}"
         )
-    dense = posterior.dimension <= DENSE_UP_TO if settings["dense"] is None else bool(settings["dense"])
-    return kind(warmup_steps=int(warmup) if kind.needs_warmup else 0, **(settings | {"dense": dense}))
+    return kind(warmup_steps=int(warmup) if kind.needs_warmup else 0, **settings)
 
 
 @dataclass
@@ -391,11 +400,8 @@ class _Engine:
         )
 
     def run(self, draws: int, report: Report) -> tuple[_Phase, _Phase]:
-        groups = (
-            [np.arange(self.chains, dtype=np.uint32)]
-            if self.vectorized
-            else [np.uint32(chain) for chain in range(self.chains)]
-        )
+        every = np.arange(self.chains, dtype=np.uint32)
+        groups = [every] if self.vectorized else list(every)
         precision = "float64" if jax.config.jax_enable_x64 else "float32"
         # Programs are compiled before the clock of the phases starts, and by one thread.
         state = self._init(groups[0])
@@ -435,6 +441,8 @@ class _Engine:
         return self.compiler(build, (self.programs, *static), args)
 
     def _init(self, chain: Any) -> Any:
+        if self.sampler.shared_init:
+            chain = np.zeros_like(chain)
         args = (jnp.asarray(chain), self.segments, self.seed, self.data)
         state, good = self.compiler(_build_init, (self.programs,), args)(*args)
         if not np.all(good):
@@ -449,6 +457,8 @@ class _Engine:
     def _advance(
         self, phase: str, chain: Any, state: Any, count: int, report: Report
     ) -> tuple[Any, list[tuple[np.ndarray, Info]]]:
+        if count == 0:
+            return state, []
         warming = phase == "warmup" and not self.sampler.adapts_in_step
         program = self._program(_build_advance, (warming,), chain, state)
         # Where one program serves both phases, the sampling phase goes on counting.

@@ -131,7 +131,7 @@ def delayed_weights(
 
 
 def binomial_weights(
-    alpha: Values, l_max: int = 12, *, normalize: bool = True, reach: float | None = None
+    alpha: Values, l_max: int = 12, *, normalize: bool = True, reach: float | int | None = None
 ) -> Float[Array, "..."]:
     """Weights of binomial decay, w_l = (1 - l / reach)^(1/alpha - 1) for l = 0 .. l_max-1.
 
@@ -208,7 +208,7 @@ def weibull_pdf_weights(
     height = jnp.expm1(relative)
     lowest = height.min(-1, keepdims=True)
     varies = lowest < 0
-    weights = jnp.where(varies, (height - lowest) / jnp.where(varies, -lowest, 1.0), 1.0)
+    weights = jnp.where(varies, _above_lowest(height, jnp.where(varies, lowest, -1.0)), 1.0)
     return _over_sum(weights) if normalize else weights
 
 
@@ -329,7 +329,7 @@ def binomial(
     *,
     normalize: bool = True,
     axis: int = -2,
-    reach: float | None = None,
+    reach: float | int | None = None,
 ) -> Float[Array, "..."]:
     """Binomial adstock: spend convolved with (1 - l / reach)^(1/alpha - 1).
 
@@ -574,7 +574,7 @@ def _applied(
     params: dict[str, Values],
     l_max: int,
     axis: int,
-    **options: bool | float | None,
+    **options: bool | float | int | None,
 ) -> Array:
     spend, *values = as_floats(spend, *params.values())
     axis = _from_end(spend, axis)
@@ -585,7 +585,7 @@ def _applied(
 
 @functools.cache
 def _application(
-    family: str, l_max: int, axis: int, options: tuple[tuple[str, bool | float | None], ...]
+    family: str, l_max: int, axis: int, options: tuple[tuple[str, bool | float | int | None], ...]
 ) -> Callable[..., Array]:
     """Spend convolved with a family's weights; a derivative by a parameter is one more convolution."""
     weights_of = functools.partial(_FAMILIES[family], l_max=l_max, **dict(options))
@@ -620,6 +620,18 @@ _FAMILIES: dict[str, Callable[..., Array]] = {
     "weibull_pdf": weibull_pdf_weights,
     "weibull_cdf": weibull_cdf_weights,
 }
+
+
+@jax.custom_jvp
+def _above_lowest(height: Array, lowest: Array) -> Array:
+    return (height - lowest) / -lowest
+
+
+@_above_lowest.defjvp
+def _above_lowest_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    # Of its own, since the square of a lowest height near zero underflows.
+    (height, lowest), (by_height, by_lowest) = primals, tangents
+    return _above_lowest(height, lowest), ((height / lowest) * by_lowest - by_height) / lowest
 
 
 def _shifted_sum(spend: Array, weights: Array, axis: int) -> Array:

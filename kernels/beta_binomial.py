@@ -2,11 +2,12 @@
 
 import functools
 import math
-from typing import Literal, NamedTuple
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
+import numpy.typing as npt
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Key, Num, UInt32
 
@@ -18,6 +19,7 @@ from pelton.kernels.special import (
     digamma_series_difference,
     log1pmx,
     log_rising_ratio_of_log,
+    one_program,
     stirling_remainder,
 )
 
@@ -242,6 +244,11 @@ def _log_pmf_jvp(primals, tangents):
     return value, tangent
 
 
+@one_program
+def _log_pmf_program(successes, trials, alpha, beta):
+    return _log_pmf(*_prepare(successes, trials, alpha, beta))
+
+
 def log_pmf(
     successes: Num[ArrayLike, "*#shape"],
     trials: Num[ArrayLike, "*#shape"],
@@ -267,10 +274,10 @@ def log_pmf(
         alpha, beta: positive (nan otherwise), from 1e-25 in float32.
 
     Returns:
-        The broadcast shape, in the floating type of alpha and beta. To n = 1e9 and alpha + beta = 1e18, errors
-        stay below 1e-5 in float32 and 1e-13 in float64 (relative where the value is past 10 in size), those of
-        the gradients too (relative). alpha and beta themselves cannot be told apart to better than their ULP:
-        with n = 1e9 trials, one in float32 can move the value by far more.
+        The broadcast shape, in the floating type of alpha and beta. To n = 1e9 and alpha + beta = 1e18 errors
+        stay below 1e-5 in float32 and 1e-13 in float64: absolute to a value of 10 in size, relative past it
+        and for the gradients. That is for alpha and beta as given: where kappa and n are both past 1e7, their
+        own rounding to float32 moves the value by more than that, and float64 is called for.
 
     Raises:
         TypeError: a derivative with respect to the counts was asked for.
@@ -279,10 +286,10 @@ def log_pmf(
         C. Loader, Fast and accurate computation of binomial probabilities (2000), applied to the negative
         binomials of successes, failures and trials, whose quotient the beta-binomial is.
 
-    >>> print(log_pmf(500, 1000, 5e18, 5e18).round(3))
-    -3.68
+    >>> print(f"{log_pmf(500, 1000, 5e18, 5e18):.3f}")
+    -3.680
     """
-    return _log_pmf(*_prepare(successes, trials, alpha, beta))
+    return _log_pmf_program(successes, trials, alpha, beta)
 
 
 class Exceedance(NamedTuple):
@@ -373,7 +380,7 @@ def _margin(
     return UniqueCounts(shown, weights)
 
 
-def _whole(name: str, values: ArrayLike) -> np.ndarray:
+def _whole(name: str, values: npt.ArrayLike) -> np.ndarray:
     array = np.asarray(values)
     if array.ndim != 1:
         raise ValueError(f"{name} must be one-dimensional, one entry a unit; its shape is {array.shape}.")
@@ -393,24 +400,24 @@ def _from_floats(name: str, array: np.ndarray) -> np.ndarray:
 
 
 def count_tables(  # noqa: PLR0917
-    successes: ArrayLike,
-    trials: ArrayLike,
-    group: ArrayLike | None = None,
+    successes: npt.ArrayLike,
+    trials: npt.ArrayLike,
+    group: npt.ArrayLike | None = None,
     num_groups: int | None = None,
-    form: Literal["auto", "histogram", "unique"] = "auto",
+    form: str = "auto",
     pad: bool = True,
 ) -> CountTables:
     """Sufficient statistics of (mean, concentration) for units that share them, built on the host.
 
-    "histogram" keeps, for each margin (successes k, failures n - k, trials n), the number of units past each
-    value: U_j = #{i: k_i > j}, j = 1 ... max - 1. "unique" keeps the distinct values and how often they occur.
+    "histogram" keeps, for each margin (successes k, failures n - k, trials n), the number of units past a
+    value: U_j = #{i: k_i > j}, j = 1 ... max - 1. "unique" keeps the distinct values and how often they come.
     "auto" takes for each margin the cheaper one, a term of "unique" costing as much as five of "histogram".
 
     Args:
         successes, trials: counts [units], 0 <= successes <= trials.
         group: index of each unit's group [units], 0 <= group < num_groups; None for one pool.
         num_groups: number of groups; by default the largest index and one.
-        form: which tables to build.
+        form: "auto", "histogram" or "unique".
         pad: round lengths up to 16 2^(i/2) with weight zero, so that similar data compile nothing new.
 
     Returns:
@@ -538,17 +545,23 @@ def log_likelihood(
         tables: from `count_tables`; with groups, the leading axis of its leaves is [groups].
 
     Returns:
-        Scalar, or [groups], in the floating type of the two parameters. In float32 the value is known to about
-        1e-7 of K |log mu| + M |log(1 - mu)| + the three sums: a log-likelihood of 1e9 moves in steps of 64, and
-        counts past 2^24 are rounded. Where that sum is past 1e5, differences of log-likelihoods need float64.
+        Scalar, or [groups], in the floating type of the two parameters. In float32 value and gradient are
+        known to about 1e-7 of K |log mu| + M |log(1 - mu)| + the three sums: a log-likelihood of 1e9 moves in
+        steps of 64, and counts past 2^24 are rounded. Past 1e6 in that sum the value, past 1e8 the gradient
+        need float64 (its error there nears what one posterior standard deviation changes).
 
     Source:
         `count_tables`; the form of the terms is that of `log_rising_ratio`.
 
     >>> tables = count_tables([3, 0, 1], [4, 2, 5])
-    >>> print(log_likelihood(0.0, 2.0, tables).round(4))
-    -7.2848
+    >>> print(f"{log_likelihood(0.0, 2.0, tables):.4f}")
+    -7.4203
     """
+    return _log_likelihood(logit_mean, log_concentration, tables)
+
+
+@one_program
+def _log_likelihood(logit_mean, log_concentration, tables):
     log_mu, log_nu, t, dtype = _logs(logit_mean, log_concentration)
     binomial = jnp.asarray(tables.total_successes, dtype) * log_mu
     binomial = binomial + jnp.asarray(tables.total_failures, dtype) * log_nu
@@ -578,9 +591,14 @@ def log_likelihood_units(
     Source:
         `log_rising_ratio`.
 
-    >>> print(log_likelihood_units(0.0, 2.0, 3, 4).round(4))
-    -2.5186
+    >>> print(f"{log_likelihood_units(0.0, 2.0, 3, 4):.4f}")
+    -2.8076
     """
+    return _log_likelihood_units(logit_mean, log_concentration, successes, trials)
+
+
+@one_program
+def _log_likelihood_units(logit_mean, log_concentration, successes, trials):
     log_mu, log_nu, t, dtype = _logs(logit_mean, log_concentration)
     k, n = jnp.asarray(successes), jnp.asarray(trials)
     m = (n - k).astype(dtype)
@@ -662,9 +680,7 @@ def _chunk_of_rates(key: Array, shapes: Array) -> Array:
 
 
 @functools.partial(jax.jit, static_argnames="chunk")
-def _draw(
-    key: Array, successes: Array, trials: Array, alpha: Array, beta: Array, *, chunk: int
-) -> Array:
+def _draw(key: Array, successes: Array, trials: Array, alpha: Array, beta: Array, *, chunk: int) -> Array:
     a, b, c = _prepare(successes, trials, alpha, beta)
     a, b = jnp.broadcast_arrays(a + c.k, b + c.m)
     valid = (a > 0) & (b > 0)

@@ -68,8 +68,11 @@ def geometric_hill(
 
     >>> import jax.numpy as jnp
     >>> spend = jnp.array([[4.0, 0.0], [0.0, 3.0], [0.0, 0.0]])
-    >>> geometric_hill(spend, 0.5, jnp.array([2.0, 3.0]), 1.0, jnp.array([1.0, 10.0]), l_max=3, normalize=False)
-    Array([0.6666667, 5.5      , 3.6666667], dtype=float32)
+    >>> half, coef = jnp.array([2.0, 3.0]), jnp.array([1.0, 10.0])
+    >>> [round(week, 3) for week in geometric_hill(
+    ...     spend, 0.5, half, 1.0, coef, l_max=3, normalize=False
+    ... ).tolist()]
+    [0.667, 5.5, 3.667]
     """
     spend, *params = as_floats(spend, alpha, half_saturation, slope, coef)
     if spend.ndim < 2:

@@ -11,7 +11,8 @@ import numpyro
 import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
-from jaxtyping import Array
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, Int, Num
 
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.posterior import Posterior
@@ -24,8 +25,8 @@ from pelton.models.priors import MeanConcentration, Prior, log_shapes
 GROUPS = ("prior", "prior_predictive", "posterior_predictive", "log_likelihood")
 # Above this ratio of dense table cells to units, regions' counts are cheaper unit by unit.
 DENSE_TABLE_RATIO = 12
-# Guess at how much regions differ on the logit and log scales, which sets how far each is centred.
-TYPICAL_SPREAD = 0.5
+# A hierarchy of regions has a funnel where they hardly differ; small steps reach into it.
+GROUPS_TARGET_ACCEPT = 0.95
 
 _VARIABLES = ("logit_mu", "log_kappa", "mu", "kappa", "alpha", "beta")
 
@@ -49,10 +50,10 @@ def pooled(prior: Prior, tables: CountTables) -> None:
 def regression(
     prior: Prior,
     groups: int,
-    centring: np.ndarray | None,
+    centring: Float[ArrayLike, "2 group"] | None,
     tables: CountTables | None,
-    units: tuple[Array, Array, Array] | None,
-    covariates: Array | None,
+    units: tuple[Num[ArrayLike, " unit"], Num[ArrayLike, " unit"], Int[ArrayLike, " unit"]] | None,
+    covariates: Float[ArrayLike, "unit covariate"] | None,
 ) -> None:
     """Regions with a mean and a concentration each, partially pooled, and covariates on the logit of the mean.
 
@@ -84,16 +85,16 @@ def regression(
     assert units is not None
     successes, trials, group = units
     if groups:
-        logit_mean, log_concentration = logit_mean[group], log_concentration[group]
+        logit_mean, log_concentration = logit_mean[jnp.asarray(group)], log_concentration[jnp.asarray(group)]
     if covariates is not None:
-        with numpyro.plate("covariate", covariates.shape[1]):
+        with numpyro.plate("covariate", np.shape(covariates)[1]):
             coefficient = numpyro.sample("standardized_coefficient", dist.Normal(0.0, 1.0))
-        logit_mean = logit_mean + covariates @ coefficient
+        logit_mean = logit_mean + jnp.asarray(covariates) @ coefficient
     terms = log_likelihood_units(logit_mean, log_concentration, successes, trials)
     numpyro.factor("likelihood", jnp.sum(terms))
 
 
-def textbook(prior: Prior, successes: Array, trials: Array) -> None:
+def textbook(prior: Prior, successes: ArrayLike, trials: ArrayLike) -> None:
     """The same posterior with the rates sampled: theta_i ~ Beta(alpha, beta), k_i ~ Binomial(n_i, theta_i).
 
     What an introduction to the subject writes down, for comparisons; its geometry is harder and its dimension that of
@@ -102,7 +103,7 @@ def textbook(prior: Prior, successes: Array, trials: Array) -> None:
     logit_mean, log_concentration = prior.sites()
     log_alpha, log_beta = log_shapes(logit_mean, log_concentration)
     _describe(logit_mean, log_concentration)
-    with numpyro.plate("unit", successes.shape[0]):
+    with numpyro.plate("unit", np.shape(successes)[0]):
         rate = numpyro.sample("rate", dist.Beta(jnp.exp(log_alpha), jnp.exp(log_beta)))
         numpyro.sample("successes", dist.Binomial(trials, probs=rate), obs=successes)
 
@@ -324,6 +325,7 @@ class PartialPooling:
         shared: dict[str, Any] = {
             "observed": {"successes": k},
             "constant": self._constant(),
+            "target_accept": GROUPS_TARGET_ACCEPT if self.group is not None else None,
             "attrs": {"model": repr(self), "prior": repr(self.prior), "unit_name": self.counts.unit_name},
             "dims": self._dims(),
             "coords": self._coords(),
@@ -367,25 +369,47 @@ class PartialPooling:
         )
 
     def _centring(self) -> np.ndarray:
-        """How far each region is centred [2, group], for its mean and its concentration: 1 where its data say much.
+        """How far each region is centred [2, group], for the logit of its mean and the log of its concentration.
 
-        The share V / (V + s^2) of a region's spread in what its units alone would leave unknown, with V a typical
-        variance between regions and s^2 a moment estimate of the standard error, squared.
+        The share tau^2 / (tau^2 + s_g^2), from 0 (not centred) where regions differ less than a region's data can tell
+        to 1 (centred) where they differ by much more: s_g is the standard error of a moment estimate, tau^2 what the
+        low end of its variance over regions exceeds s_g^2 by. It changes the sampler's coordinates alone, not the posterior.
         """
         assert self.group is not None
         groups = len(self.group_names)
         k, n = self.counts.successes, self.counts.trials
-        trials = np.bincount(self.group, weights=n, minlength=groups)
-        units = np.bincount(self.group, weights=n > 1, minlength=groups)
-        mean = (np.bincount(self.group, weights=k, minlength=groups) + 1) / (trials + 2)
-        mean_size = trials / np.maximum(units, 1)
-        kappa = 10.0
-        # One unit's rate is worth 1 / (1/n + 1/kappa) independent trials, roughly.
-        effective = units / (1 / np.maximum(mean_size, 1) + 1 / kappa)
-        variance_mean = 1 / np.maximum(effective * mean * (1 - mean), 1e-9)
-        variance_concentration = 2 * (1 + kappa / np.maximum(mean_size, 1e-9)) ** 2 / np.maximum(units, 1e-9)
-        typical = TYPICAL_SPREAD**2
-        return np.stack([typical / (typical + variance_mean), typical / (typical + variance_concentration)])
+
+        def by_group(values: np.ndarray) -> np.ndarray:
+            return np.bincount(self.group, weights=values, minlength=groups)  # pyright: ignore
+
+        used = n > 0
+        units, trials = by_group(used), by_group(n)
+        mean = (by_group(k) + 0.5) / (trials + 1)
+        raw = np.divide(k, n, out=np.zeros(len(k)), where=used)
+        spread = by_group(np.where(used, (raw - mean[self.group]) ** 2, 0.0)) / np.maximum(units - 1, 1)
+        # Var(k/n) = mu (1 - mu) [1/n + (1 - 1/n) / (kappa + 1)], solved for kappa with the mean of 1/n.
+        inverse = by_group(np.divide(1.0, n, out=np.zeros(len(k)), where=used)) / np.maximum(units, 1)
+        excess = spread / (mean * (1 - mean)) - inverse
+        kappa = np.clip((1 - inverse) / np.maximum(excess, 1e-6) - 1, 1.0, 1e4)
+        kappa = np.where(units > 2, kappa, np.median(kappa[units > 2]) if (units > 2).any() else 10.0)
+
+        effective = np.maximum(units, 0.5) / (inverse + 1 / (kappa + 1))
+        error_mean = 1 / (effective * mean * (1 - mean))
+        error_concentration = 2 * (1 + kappa * inverse) ** 2 / np.maximum(units - 1, 0.5)
+        shares = []
+        for estimate, error in (
+            (np.log(mean) - np.log1p(-mean), error_mean),
+            (np.log(kappa), error_concentration),
+        ):
+            # The low end of what the variance may be: too little centring costs a few leapfrogs, too much a funnel.
+            low_end = max(1 - np.sqrt(2 / (groups - 1)), 0.0) if groups > 1 else 0.0
+            variance = float(np.var(estimate, ddof=1)) if groups > 1 else 0.0
+            between = max(low_end * variance - float(np.mean(error)), 0.0)
+            shares.append(between / (between + error))
+        if self.covariates is not None:
+            # The raw spread holds the covariates' effects too and says little of the concentration.
+            shares[1] = np.zeros(groups)
+        return np.stack(shares)
 
     def _constant(self) -> dict[str, np.ndarray]:
         values: dict[str, np.ndarray] = {"trials": self.counts.trials}

@@ -11,12 +11,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.nn import log_sigmoid
+from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from pelton.engine.errors import ArgumentError, UnknownNameError
 
-type Site = Array
+type Site = ArrayLike
 
 
 def log_shapes(logit_mean: Array, log_concentration: Array) -> tuple[Array, Array]:

@@ -6,10 +6,11 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+import tests.typecheck  # noqa: F401  (the hook looks it up by name)
 from jaxtyping import install_import_hook
 
 # Shapes stand in the types; every test run checks them.
-install_import_hook(["pelton.kernels", "pelton.engine", "pelton.models"], "beartype.beartype")
+install_import_hook(["pelton.kernels", "pelton.engine", "pelton.models"], "tests.typecheck.typecheck")
 
 import pytest
 

@@ -27,4 +27,13 @@ def sampler_class(name: str) -> type[Sampler]:
     return getattr(importlib.import_module(module), attribute)
 
 
-__all__ = ["DEFAULT", "REGISTRY", "Info", "Sampler", "sampler_class"]
+def samplers() -> list[str]:
+    """Names of the registered samplers.
+
+    >>> samplers()
+    ['blackjax-nuts', 'grid', 'numpyro-nuts']
+    """
+    return sorted(REGISTRY)
+
+
+__all__ = ["DEFAULT", "REGISTRY", "Info", "Sampler", "sampler_class", "samplers"]

@@ -10,6 +10,7 @@ import numpy as np
 from jaxtyping import Array, PRNGKeyArray
 from numpyro import handlers
 from numpyro.distributions.transforms import biject_to
+from numpyro.infer.initialization import init_to_uniform
 from numpyro.infer.util import constrain_fn, potential_energy
 
 from pelton.engine.errors import ModelError
@@ -110,7 +111,9 @@ def _describe(model: Callable, arguments: _Arguments, data: Sequence[Any]) -> di
 
     def trace(key: PRNGKeyArray, data: Sequence[Any]) -> int:
         args, kwargs = arguments.join(data)
-        for name, site in handlers.trace(handlers.seed(model, key)).get_trace(*args, **kwargs).items():
+        # An improper prior cannot be drawn from; a value for it is made up, as NumPyro's own initialisation does.
+        seeded = handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
+        for name, site in handlers.trace(seeded).get_trace(*args, **kwargs).items():
             kind = site["type"]
             if kind == "sample":
                 function = site["fn"]

@@ -13,7 +13,19 @@ _PUBLIC = {
     "Shapes": "pelton.models.priors",
     "FixedBeta": "pelton.models.priors",
     "Bda": "pelton.models.priors",
+    "fit_prior": "pelton.models.single_rate",
+    "rate_posterior": "pelton.models.single_rate",
+    "unit_table": "pelton.models.decisions",
+    "unit_summary": "pelton.models.rates",
+    "ranking": "pelton.models.decisions",
+    "shrinkage": "pelton.models.decisions",
+    "split_budget": "pelton.models.decisions",
+    "compare": "pelton.models.decisions",
+    "held_out": "pelton.models.decisions",
+    "predictive_check": "pelton.models.decisions",
     "sample": "pelton.engine.run",
+    "samplers": "pelton.engine.samplers",
+    "diagnose": "pelton.engine.diagnostics",
     "from_numpyro": "pelton.engine.sources.numpyro",
     "Posterior": "pelton.engine.posterior",
 }
@@ -21,15 +33,27 @@ _MODULES = {"errors": "pelton.engine.errors"}
 
 if TYPE_CHECKING:
     from pelton.engine import errors as errors
+    from pelton.engine.diagnostics import diagnose as diagnose
     from pelton.engine.posterior import Posterior as Posterior
     from pelton.engine.run import sample as sample
+    from pelton.engine.samplers import samplers as samplers
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
+    from pelton.models.decisions import compare as compare
+    from pelton.models.decisions import held_out as held_out
+    from pelton.models.decisions import predictive_check as predictive_check
+    from pelton.models.decisions import ranking as ranking
+    from pelton.models.decisions import shrinkage as shrinkage
+    from pelton.models.decisions import split_budget as split_budget
+    from pelton.models.decisions import unit_table as unit_table
     from pelton.models.partial_pooling import PartialPooling as PartialPooling
     from pelton.models.priors import Bda as Bda
     from pelton.models.priors import FixedBeta as FixedBeta
     from pelton.models.priors import GammaShapes as GammaShapes
     from pelton.models.priors import MeanConcentration as MeanConcentration
     from pelton.models.priors import Shapes as Shapes
+    from pelton.models.rates import unit_summary as unit_summary
+    from pelton.models.single_rate import fit_prior as fit_prior
+    from pelton.models.single_rate import rate_posterior as rate_posterior
 
 
 def __getattr__(name: str) -> Any:

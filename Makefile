@@ -1,0 +1,50 @@
+# Every target sets up what it needs; nothing is installed outside .venv.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+export MPLBACKEND := Agg
+
+.PHONY: help demo test test-slow lint types imports doctest wheel format clean
+
+help:  ## list the targets
+	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
+
+$(STAMP): pyproject.toml constraints.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 12))' || \
+	  { echo "pelton needs Python 3.12 or later; set PYTHON=/path/to/python3.12"; exit 1; }
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
+	@touch $@
+
+demo: $(STAMP)  ## fit the bundled categories, print the table, write posterior and report to demo-out/
+	$(BIN)/pelton fit example:categories --prior mean-concentration:2,2,1,1.5 --budget 48000000 --top 5 --out demo-out
+
+test: $(STAMP)  ## the tests, in under 20 minutes on two cores
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+
+test-slow: $(STAMP)  ## calibration and long comparisons
+	$(BIN)/python -m pytest -m slow --timeout 7200
+
+lint: $(STAMP)
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP)
+	$(BIN)/pyright
+
+imports: $(STAMP)
+	$(BIN)/lint-imports
+
+doctest: $(STAMP)  ## the examples in the docstrings
+	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules engine kernels models benchmarks src/pelton
+
+wheel: $(STAMP)  ## build the wheel, compare its files with the tree, run the main job from it in an empty environment
+	bash .ci/wheel
+
+format: $(STAMP)
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+clean:
+	rm -rf $(VENV) dist build demo-out

@@ -1,0 +1,105 @@
+"""`pelton simulate` and `pelton example`: tables written to a file, with nothing lost if that fails."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from pelton.cli import show
+
+SIMULATE_HELP = r"""Write a table of stores whose true rates are known.
+
+Each store's true rate is drawn from Beta(alpha, beta),
+its trials between two limits, its successes from the true rate.
+
+Example:
+
+  pelton simulate stores --stores 40 --seed 1 --out stores.csv
+
+  pelton fit stores.csv --successes conversions \
+      --trials impressions --unit store
+"""
+EXAMPLE_HELP = """Write one of the tables that come with pelton, or list them.
+
+Examples:
+
+  pelton example
+
+  pelton example categories --out categories.csv
+"""
+
+
+def stores(
+    out: Annotated[Path, typer.Option(metavar="FILE", help="CSV or Parquet file to write.")],
+    number: Annotated[int, typer.Option("--stores", metavar="N", help="How many stores.")] = 40,
+    seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same table.")] = 0,
+    alpha: Annotated[
+        float, typer.Option(metavar="X", help="First shape of the rates' Beta distribution.")
+    ] = 2.5,
+    beta: Annotated[float, typer.Option(metavar="X", help="Second shape.")] = 8.0,
+    trials_low: Annotated[int, typer.Option(metavar="N", help="Fewest trials of a store.")] = 60,
+    trials_high: Annotated[int, typer.Option(metavar="N", help="Most trials of a store.")] = 160,
+) -> None:
+    # The help text is given where the command is registered.
+    from pelton.models.simulate import simulate_stores
+
+    folder = _check_file(out)
+    frame = simulate_stores(number, alpha, beta, trials=(trials_low, trials_high), seed=seed)
+    with _aside(folder) as scratch:
+        if out.suffix.lower() in (".parquet", ".pq"):
+            frame.to_parquet(scratch / out.name, index=False)
+        else:
+            frame.to_csv(scratch / out.name, index=False)
+    show.line(
+        f"{len(frame):,} stores in {out}; their mean true rate is {100 * frame['true_rate'].mean():.1f}%.",
+        error=False,
+    )
+    show.line(
+        f"Next: pelton fit {out} --successes conversions --trials impressions --unit store",
+        style="dim",
+        error=False,
+    )
+
+
+def example(
+    name: Annotated[
+        str | None, typer.Argument(metavar="NAME", help="Which table; without it, all are listed.")
+    ] = None,
+    out: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="CSV file to write; without it, the table is printed.")
+    ] = None,
+) -> None:
+    # The help text is given where the command is registered.
+    from pelton.examples import EXAMPLES, text
+
+    if name is None:
+        for known, (what, (unit, trials, successes)) in EXAMPLES.items():
+            show.line(f"{known}: {what}", style="bold", error=False)
+            show.line(
+                f"  pelton fit example:{known} --successes {successes} --trials {trials} --unit {unit}",
+                error=False,
+            )
+        return
+    table = text(name)
+    if out is None:
+        typer.echo(table, nl=False)
+        return
+    with _aside(_check_file(out)) as scratch:
+        (scratch / out.name).write_text(table, encoding="utf-8")
+    show.line(f"The table {name!r} is in {out}.", error=False)
+
+
+def _check_file(out: Path) -> Path:
+    """The folder of a file that is to be written, once it is known that it can be."""
+    from pelton.engine.errors import OutputError
+    from pelton.report.write import check_output
+
+    if not out.name:
+        raise OutputError(f"cannot write to {str(out)!r}: it is no file name; give one such as stores.csv")
+    return check_output(out.parent, [out.name])
+
+
+def _aside(folder: Path):  # noqa: ANN202
+    from pelton.report.write import aside
+
+    return aside(folder)

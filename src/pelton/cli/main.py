@@ -1,0 +1,103 @@
+"""The `pelton` command: its subcommands, and how errors end."""
+
+import contextlib
+import sys
+from typing import Annotated, Any
+
+import typer
+from typer.core import TyperGroup
+
+from pelton.cli import bench, files, fit, rate, show
+from pelton.engine.errors import PeltonError
+
+USER_ERROR = 2
+INTERRUPTED = 130
+
+
+class Group(TyperGroup):
+    """Ends every error that a user can cause with one line and status 2, and Ctrl-C with a word and status 130."""
+
+    def invoke(self, ctx: Any) -> Any:
+        try:
+            return super().invoke(ctx)
+        except PeltonError as error:
+            show.fail(str(error))
+        except KeyboardInterrupt:
+            show.fail("interrupted; results that were not complete have not been written")
+            raise typer.Exit(INTERRUPTED) from None
+        except BrokenPipeError:
+            # The reader of our output has gone; typer ends quietly.
+            raise
+        except OSError as error:
+            where = f"{error.filename!r}: " if error.filename else ""
+            show.fail(f"{where}{error.strerror or error}")
+        except MemoryError:
+            show.fail("out of memory; take fewer draws (--draws), or fit a sample of the units")
+        raise typer.Exit(USER_ERROR)
+
+
+app = typer.Typer(
+    name="pelton",
+    cls=Group,
+    help="Rates of many units from successes and trials, each drawn towards what all have in common.\n\n"
+    "Start with:\n\n"
+    "  pelton fit example:categories --successes clicks \\\n"
+    "      --trials impressions --unit category",
+    no_args_is_help=True,
+    add_completion=False,
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+)
+app.command(help=fit.HELP)(fit.fit)
+app.command(help=rate.HELP)(rate.rate)
+app.command(help=files.EXAMPLE_HELP)(files.example)
+
+simulate_app = typer.Typer(help="Write simulated data with known truth.", no_args_is_help=True)
+simulate_app.command("stores", help=files.SIMULATE_HELP)(files.stores)
+app.add_typer(simulate_app, name="simulate")
+
+bench_app = typer.Typer(help="Compare samplers on this machine.", no_args_is_help=True)
+bench_app.command("stores", help=bench.STORES_HELP)(bench.stores)
+app.add_typer(bench_app, name="bench")
+
+
+# One command alone would lose its name, and these groups have one each for now.
+@simulate_app.callback()
+def _simulate() -> None:
+    """Write simulated data with known truth."""
+
+
+@bench_app.callback()
+def _bench() -> None:
+    """Compare samplers on this machine."""
+
+
+def _version(wanted: bool) -> None:
+    if wanted:
+        from pelton import __version__
+
+        typer.echo(f"pelton {__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def _main(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_version, is_eager=True, help="Print the version and exit.")
+    ] = False,
+) -> None:
+    # The help text is that of the app.
+    del version
+
+
+def main() -> None:
+    """Runs the command line."""
+    for stream in (sys.stdout, sys.stderr):
+        # A terminal that lacks a letter shows its code; nothing fails for want of one.
+        with contextlib.suppress(AttributeError, ValueError):
+            stream.reconfigure(errors="backslashreplace")  # pyright: ignore[reportAttributeAccessIssue]
+    app()
+
+
+if __name__ == "__main__":
+    main()

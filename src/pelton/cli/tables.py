@@ -1,0 +1,243 @@
+"""Reads the table that a command is given: CSV, TSV or Parquet, text kept as text until it is known to be a number."""
+
+import contextlib
+import csv
+import io
+import re
+from collections import Counter
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import pandas as pd
+
+from pelton.engine.errors import DataError, UnknownNameError
+from pelton.examples import text as example_text
+
+EXAMPLE = "example:"
+_DELIMITERS = {".tsv": "\t", ".tab": "\t"}
+_MISSING = {"", "na", "n/a", "nan", "null", "none", "-nan", "<na>"}
+_WHOLE = re.compile(r"[+-]?[0-9]{1,18}")
+_NUMBER = re.compile(r"[+-]?([0-9]+\.?[0-9]*|\.[0-9]+)([eE][+-]?[0-9]+)?|[+-]?inf(inity)?", re.IGNORECASE)
+# What a file starts with that is no table as text.
+_MAGIC = {
+    b"PK\x03\x04": "is a spreadsheet or a zip archive; save the sheet as CSV",
+    b"\xd0\xcf\x11\xe0": "is an old Excel file; save the sheet as CSV",
+    b"\x1f\x8b": "is compressed; unpack it first",
+    b"\xff\xfe": "is UTF-16 text; save it as UTF-8 (in Excel: CSV UTF-8)",
+    b"\xfe\xff": "is UTF-16 text; save it as UTF-8 (in Excel: CSV UTF-8)",
+}
+
+
+@dataclass(frozen=True)
+class Columns:
+    """Which columns are wanted, and as what: numbers, or labels whose text stays as it stands (007 stays 007)."""
+
+    numbers: tuple[str, ...]
+    labels: tuple[str, ...]
+
+    @property
+    def all(self) -> tuple[str, ...]:
+        """Each column once."""
+        return tuple(dict.fromkeys((*self.numbers, *self.labels)))
+
+
+def read_table(data: str, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
+    """Reads the wanted columns.
+
+    Numbers that are written as plain numbers become numbers; what is not ("1,234", "12%", "many") stays text, for the
+    model's check to name with its row. Empty cells and NA are missing.
+
+    Args:
+        data: path of a CSV, TSV or Parquet file, or example:NAME.
+        columns: the wanted ones.
+
+    Returns:
+        The table, and notes for the reader.
+
+    Raises:
+        DataError: the file is missing, unreadable, empty or no table.
+        UnknownNameError: a column is not in it; the message lists the nearest.
+    """
+    if data.startswith(EXAMPLE):
+        return _from_text(example_text(data.removeprefix(EXAMPLE)), data, ",", columns)
+    path = Path(data)
+    content = _read(path, data)
+    if content.startswith(b"PAR1"):
+        return _from_parquet(path, data, columns), []
+    if path.suffix.lower() in (".parquet", ".pq"):
+        raise DataError(
+            f"{data!r} is no Parquet file, though its name says so; write it again, or rename it to .csv"
+        )
+    for magic, reason in _MAGIC.items():
+        if content.startswith(magic):
+            raise DataError(f"{data!r} {reason}")
+    if b"\0" in content:
+        raise DataError(f"{data!r} is no text; give a CSV, TSV or Parquet file")
+    try:
+        text = content.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        line = content.count(b"\n", 0, error.start) + 1
+        raise DataError(
+            f"{data!r} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as UTF-8 "
+            "(in Excel: CSV UTF-8)"
+        ) from None
+    return _from_text(text, data, _DELIMITERS.get(path.suffix.lower()), columns)
+
+
+def _read(path: Path, data: str) -> bytes:
+    try:
+        if path.is_dir():
+            raise DataError(f"{data!r} is a folder; give a CSV, TSV or Parquet file")
+        content = path.read_bytes()
+    except (FileNotFoundError, NotADirectoryError):
+        raise DataError(f"there is no file {data!r}{_nearest(path)}") from None
+    except ValueError as error:
+        raise DataError(f"{data!r} cannot be the name of a file: {error}") from None
+    except OSError as error:
+        raise DataError(f"{data!r} cannot be read: {error.strerror or error}") from None
+    if not content.strip():
+        raise DataError(f"{data!r} is empty")
+    return content
+
+
+def _nearest(path: Path) -> str:
+    """Names in the same folder that may have been meant."""
+    import difflib
+
+    try:
+        names = [entry.name for entry in path.parent.iterdir() if entry.is_file()][:10_000]
+    except OSError:
+        return f"; nor a folder {str(path.parent)!r}" if not path.parent.is_dir() else ""
+    near = difflib.get_close_matches(path.name, names, n=3, cutoff=0.6)
+    return f"; did you mean {' or '.join(repr(str(path.parent / name)) for name in near)}?" if near else ""
+
+
+def _wanted(header: Sequence[str], columns: Columns) -> None:
+    counted = Counter(header)
+    for name in columns.all:
+        if name not in counted:
+            raise UnknownNameError("column", name, [str(known) for known in header])
+        if counted[name] > 1:
+            raise DataError(
+                f"column {name!r} stands {counted[name]} times in the table; name its columns apart"
+            )
+
+
+def _lines(text: str, skipped: list[int]) -> Iterator[str]:
+    """Lines without comments: those that start with # outside of quotes. The places of those skipped are noted."""
+    quoted = False
+    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
+        if not quoted and line.startswith("#"):
+            skipped.append(number)
+            # An empty line keeps the reader's line numbers right, and is no row.
+            yield "\n"
+            continue
+        quoted ^= line.count('"') % 2 == 1
+        yield line
+
+
+def _from_text(
+    text: str, data: str, delimiter: str | None, columns: Columns
+) -> tuple[pd.DataFrame, list[str]]:
+    top = next((line for line in _lines(text, []) if line.strip()), None)
+    if top is None:
+        raise DataError(f"{data!r} is empty; it holds comments alone")
+    if delimiter is None:
+        # Spreadsheets separate by semicolons where the comma is the decimal sign.
+        delimiter = next((mark for mark in ",;\t|" if mark in top), ",")
+    skipped: list[int] = []
+    reader = csv.reader(_lines(text, skipped), delimiter=delimiter, skipinitialspace=delimiter != "\t")
+    found: list[list[str]] = [[] for _ in columns.all]
+    try:
+        header = [name.strip() for name in next(row for row in reader if any(row))]
+        before = len(skipped)
+        _wanted(header, columns)
+        places = [header.index(name) for name in columns.all]
+        for row in reader:
+            if len(row) == len(header):
+                for column, place in zip(found, places, strict=True):
+                    column.append(row[place])
+            elif "".join(row).strip():
+                raise DataError(
+                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}; put a "
+                    "name or number that holds the separator in quotes"
+                )
+    except csv.Error as error:
+        raise DataError(f"{data!r}, line {reader.line_num}: {error}") from None
+    notes = []
+    if len(skipped) > before:
+        lines = ", ".join(map(str, skipped[before : before + 5])) + (
+            ", ..." if len(skipped) > before + 5 else ""
+        )
+        notes.append(
+            f"lines below the header that start with '#' were taken as comments, {len(skipped) - before} of them "
+            f"(line {lines}); put a name that starts so in quotes"
+        )
+    if not found[0]:
+        said = f" ({notes[0]})" if notes else ""
+        raise DataError(f"{data!r}: the table is empty; it has a header and no rows{said}")
+    texts = dict(zip(columns.all, found, strict=True))
+    read = {
+        name: _label(texts[name]) if name in columns.labels else _numbers(texts[name]) for name in columns.all
+    }
+    return pd.DataFrame(read), notes
+
+
+def _label(texts: list[str]) -> pd.Series:
+    return pd.Series([text if text.strip() else None for text in texts], dtype=object)
+
+
+def _numbers(texts: list[str]) -> pd.Series:
+    """Plain numbers as numbers; anything else as it stands."""
+    if all(_WHOLE.fullmatch(text.strip()) for text in texts):
+        return pd.Series(np.array(texts, dtype=object).astype(np.int64))
+    return pd.Series([_number(text) for text in texts], dtype=object)
+
+
+def _number(text: str) -> Any:
+    bare = text.strip()
+    if bare.lower() in _MISSING:
+        return np.nan
+    if _WHOLE.fullmatch(bare):
+        return int(bare)
+    return float(bare) if _NUMBER.fullmatch(bare) else text
+
+
+def _from_parquet(path: Path, data: str, columns: Columns) -> pd.DataFrame:
+    import pyarrow as pa
+    import pyarrow.parquet as pq
+
+    try:
+        header = pq.read_schema(path).names
+        _wanted(header, columns)
+        # Without pandas' own notes in the file, which would make a column the index.
+        frame = pq.read_table(path, columns=list(columns.all)).to_pandas(ignore_metadata=True)
+    except (pa.ArrowException, OSError) as error:
+        raise DataError(f"{data!r} is no whole Parquet file: {str(error).splitlines()[0]}") from None
+    if frame.empty:
+        raise DataError(f"{data!r}: the table is empty; it has columns and no rows")
+    for name in columns.labels:
+        if name in frame and isinstance(frame[name].dtype, pd.CategoricalDtype):
+            frame[name] = frame[name].astype(object)
+    return frame
+
+
+def refuse_text(frame: pd.DataFrame, names: Sequence[str], unit: str | None) -> None:
+    """Refuses columns of covariates that hold something else than numbers.
+
+    Raises:
+        DataError: names column, row, unit and value.
+    """
+    for name in names:
+        for row, value in enumerate(frame[name]):
+            if isinstance(value, str):
+                where = f"row {row + 1}" + (f" (unit {frame[unit].iloc[row]!r})" if unit else "")
+                raise DataError(
+                    f"covariate {name!r}: {where} holds the text {value!r}; give numbers, a category as 0/1 columns"
+                )
+        # What is neither text nor a number, a date say, the model refuses.
+        with contextlib.suppress(TypeError, ValueError):
+            frame[name] = frame[name].astype(float)

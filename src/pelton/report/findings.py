@@ -1,0 +1,166 @@
+"""What a fit found, in sentences and figures: the headline that the terminal and the report share."""
+
+from dataclasses import dataclass
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pelton.models.predictive import rng
+from pelton.models.rates import Hyperparameters
+from pelton.report.wording import (
+    Amounts,
+    Rates,
+    called,
+    count,
+    listed,
+    probability,
+    shorten,
+    significant,
+    visible,
+)
+
+# A unit counts as above a threshold, or as changed by the budget split, from this probability on.
+SURE = 0.9
+
+
+@dataclass(frozen=True)
+class Findings:
+    """The headline of a fit.
+
+    Attributes:
+        sentences: what the data say, most important first.
+        converged: whether nothing speaks against the draws.
+        problems: what does, each with its remedy.
+    """
+
+    sentences: tuple[str, ...]
+    converged: bool
+    problems: tuple[str, ...]
+
+
+def find(
+    tree: xr.DataTree,
+    units: pd.DataFrame,
+    top: int,
+    threshold: float | None = None,
+    budget: float | None = None,
+) -> Findings:
+    """Reads a fit.
+
+    Args:
+        tree: of PartialPooling.
+        units: of `decisions.unit_table`, with the same top, threshold and budget.
+    """
+    known = Hyperparameters.of(tree)
+    sentences = [*(_levels(tree, known) if known.logit_mean.ndim == 2 else _population(tree, known))]
+    sentences += _coefficients(tree, known)
+    sentences += _leaders(units, min(top, len(units)))
+    if threshold is not None:
+        above, below = (units["p_above"] >= SURE).sum(), (units["p_above"] <= 1 - SURE).sum()
+        sentences.append(
+            f"Threshold {100 * threshold:g}%: {count(int(above), 'unit')} above it and {int(below):,} below it "
+            f"with a probability of {SURE:.0%} or more; the other {len(units) - int(above) - int(below):,} may be either."
+        )
+    if budget is not None:
+        sentences.append(_budget(units, budget))
+    converged, problems = verdict(tree)
+    return Findings(tuple(sentences), converged, problems)
+
+
+def verdict(tree: xr.DataTree) -> tuple[bool, tuple[str, ...]]:
+    """Whether the draws converged, and the problems where they did not."""
+    if int(tree.attrs.get("converged", 1)):
+        return True, ()
+    status = str(tree.attrs.get("status", ""))
+    return False, tuple(status.removeprefix("NOT CONVERGED: ").split(" | "))
+
+
+def _population(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
+    mu, kappa = 1 / (1 + np.exp(-known.logit_mean)), np.exp(known.log_concentration)
+    where = " at average covariates" if known.coefficient is not None else ""
+    new = _new_rates(tree, known)
+    size = significant(float(np.median(kappa)), 2)
+    if np.ptp(mu) == 0 and np.ptp(kappa) == 0:
+        write = Rates([new.std()])
+        return [
+            f"The population is given and not learnt from these data: its mean rate is {write(mu[0])}, and it weighs "
+            f"like {size} trials against each unit's own."
+        ]
+    write = Rates([mu.std()])
+    return [
+        f"The mean rate of the population behind the {count(known.units, 'unit')}{where} is {write(mu.mean())} "
+        f"(94% interval {write.interval(*np.quantile(mu, [0.03, 0.97]))}).",
+        f"Units differ: 94% of such units{where} would have true rates from "
+        f"{write.interval(*np.quantile(new, [0.03, 0.97]))}. What the others teach about a unit weighs like {size} "
+        "trials of its own.",
+    ]
+
+
+def _new_rates(tree: xr.DataTree, known: Hyperparameters) -> np.ndarray:
+    """Rates of new units, one a draw of the hyperparameters (at average covariates)."""
+    alpha = np.exp(known.log_concentration - np.logaddexp(0.0, -known.logit_mean))
+    beta = np.exp(known.log_concentration - np.logaddexp(0.0, known.logit_mean))
+    drawn = rng(tree, "findings").beta(alpha, beta)
+    # Tiny shapes give 0/0 in the generator: a rate of 0 or 1, whose mean stands in for it here.
+    return np.where(np.isfinite(drawn), drawn, alpha / (alpha + beta))
+
+
+def _levels(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
+    name = str(tree["posterior"]["logit_mu"].dims[-1])
+    labels = np.asarray(tree["posterior"][name])
+    mu = 1 / (1 + np.exp(-known.logit_mean))
+    means = mu.mean(axis=0)
+    write = Rates(mu.std(axis=0))
+    first, last = int(np.argmax(means)), int(np.argmin(means))
+
+    def said(at: int) -> str:
+        ends = write.interval(*np.quantile(mu[:, at], [0.03, 0.97]))
+        return f"{write(means[at])} in {called(_short(labels[at]), name)} (94% interval {ends})"
+
+    if len(labels) == 1:
+        return [f"The mean rate is {said(0)}."]
+    return [
+        f"{count(known.units, 'unit')} in {count(len(labels), name)}; mean rates run from {said(last)} to {said(first)}."
+    ]
+
+
+def _coefficients(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
+    if known.coefficient is None:
+        return []
+    parts = []
+    for name, draws in zip(np.asarray(tree["posterior"]["covariate"]), known.coefficient.T, strict=True):
+        low, high = np.exp(np.quantile(draws, [0.03, 0.97]))
+        parts.append(f"{_short(name)} by {np.exp(draws.mean()):.2f} (94% interval {low:.2f} to {high:.2f})")
+    return [f"One standard deviation more multiplies the odds of a success: {listed(parts)}."]
+
+
+def _leaders(units: pd.DataFrame, top: int) -> list[str]:
+    if len(units) < 2:
+        return []
+    order = units.sort_values("mean", ascending=False, kind="stable")
+    write, noun = Rates(order["sd"].iloc[:3]), visible(units.index.name or "unit")
+    leaders = [
+        f"{called(_short(name), noun)} {write(row['mean'])}"
+        for name, row in order.iloc[: min(3, top)].iterrows()
+    ]
+    return [
+        f"Highest pooled rates: {listed(leaders)}. The first is truly the best with probability "
+        f"{probability(float(order['p_best'].iloc[0]))}."
+    ]
+
+
+def _budget(units: pd.DataFrame, budget: float) -> str:
+    change = units["budget_change"]
+    moved = float(change[change > 0].sum())
+    write = Amounts([budget])
+    sure = int(((units["budget_change_low"] > 0) | (units["budget_change_high"] < 0)).sum())
+    return (
+        f"Budget {write(budget)} by pooled rather than raw rates: {write(moved)} "
+        f"({100 * moved / budget:.2g}% of it) moves between units. The 94% interval of the change excludes zero for "
+        f"{sure:,} of {count(len(units), 'unit')}."
+    )
+
+
+def _short(name: object) -> str:
+    return shorten(visible(name), 60)

@@ -1,0 +1,194 @@
+"""The report as one HTML page that needs nothing else: no network, no further files."""
+
+import base64
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import xarray as xr
+from jinja2 import Environment, PackageLoader, StrictUndefined
+
+from pelton.engine.diagnostics import MAX_RHAT, table
+from pelton.report.canvas import DARK, LIGHT, Picture
+from pelton.report.findings import Findings
+from pelton.report.wording import Amounts, Rates, count, probability, significant, visible
+
+MAX_UNITS = 200
+MAX_DIAGNOSTICS = 60
+
+
+def page(
+    tree: xr.DataTree,
+    units: pd.DataFrame,
+    findings: Findings,
+    pictures: Sequence[Picture],
+    *,
+    top: int,
+    notes: Sequence[str] = (),
+    source: str = "",
+) -> str:
+    """The whole page.
+
+    Args:
+        tree: of PartialPooling.
+        units: of `decisions.unit_table`.
+        findings: of `findings.find`.
+        pictures: in their order on the page.
+        top: what p_top counts.
+        notes: what the reader should know of the data.
+        source: the name of the data, for the heading.
+    """
+    environment = Environment(
+        loader=PackageLoader("pelton.report", ""),
+        autoescape=True,
+        undefined=StrictUndefined,
+        trim_blocks=True,
+    )
+    columns, rows, meanings = _unit_rows(units, top)
+    order = np.argsort(-units["mean"].to_numpy(), kind="stable")[:MAX_UNITS]
+    diagnostics = table(tree)
+    shown = diagnostics
+    if len(diagnostics) > MAX_DIAGNOSTICS:
+        shown = diagnostics.sort_values("rhat", ascending=False, kind="stable").iloc[:MAX_DIAGNOSTICS]
+    which = (
+        "All variables"
+        if len(shown) == len(diagnostics)
+        else f"The {len(shown)} largest R-hats of {len(diagnostics):,}"
+    )
+    attrs = tree.attrs
+    noun = visible(units.index.name or "unit")
+    return environment.get_template("report.html.j2").render(
+        heading=f"Rates per {noun}" + (f": {visible(source)}" if source else ""),
+        subheading=f"Partial pooling of {count(len(units), 'unit')} by pelton {attrs.get('inference_library_version', '')}, "
+        f"{str(attrs.get('created_at', '')).replace('T', ', ').replace('+00:00', ' UTC')}",
+        light=LIGHT,
+        dark=DARK,
+        findings=findings,
+        notes=[visible(note) for note in notes],
+        pictures=[
+            {
+                "heading": picture.heading,
+                "alt": picture.alt,
+                "reading": picture.reading,
+                "source": "data:image/svg+xml;base64," + base64.b64encode(picture.svg().encode()).decode(),
+            }
+            for picture in pictures
+        ],
+        columns=columns,
+        rows=[rows(position) for position in order],
+        hidden=len(units) - len(order),
+        meanings=meanings,
+        diagnostics_caption=f"{which}. R-hat should be below {MAX_RHAT}, effective sample sizes above 100 a chain. The units' "
+        "rates are left out: given μ and κ they are drawn independently.",
+        diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
+        diagnostics=[_diagnostic(label, row) for label, row in shown.iterrows()],
+        settings=_settings(attrs),
+    )
+
+
+def _unit_rows(units: pd.DataFrame, top: int) -> tuple[list[str], Any, list[tuple[str, str]]]:
+    """Column heads, a function from a position to its row of cells, and what the columns mean."""
+    write = Rates(units["sd"])
+    noun = visible(units.index.name or "unit")
+    top = min(top, len(units))
+    columns: list[tuple[str, str, Any]] = [
+        ("successes", "the count as given", lambda row: f"{row['successes']:,.0f}"),
+        ("trials", "the count as given", lambda row: f"{row['trials']:,.0f}"),
+        ("raw %", "successes / trials", lambda row: write.number(row["raw"])),
+        ("pooled %", "posterior mean of the true rate", lambda row: write.number(row["mean"])),
+        (
+            "94% interval %",
+            "holds the true rate with probability 94%",
+            lambda row: f"{write.number(row['q03'])}–{write.number(row['q97'])}",
+        ),
+        (
+            "shrinkage",
+            "how far the rate is drawn to the population: 0% is the unit's own data alone, 100% the population alone",
+            lambda row: f"{100 * row['shrinkage']:.0f}%",
+        ),
+        (
+            "rank",
+            "expected rank among all units, and its 94% interval; 1 is the highest rate",
+            lambda row: f"{row['expected_rank']:,.1f} ({row['rank_low']:,.0f}–{row['rank_high']:,.0f})",
+        ),
+        ("P(best)", "probability that no unit has a higher rate", lambda row: probability(row["p_best"])),
+    ]
+    if top < len(units):
+        columns.append(
+            (
+                f"P(top {top})",
+                f"probability to be among the {top} highest rates",
+                lambda row: probability(row["p_top"]),
+            )
+        )
+    if "p_above" in units:
+        columns.append(
+            (
+                "P(above)",
+                "probability that the rate exceeds the threshold",
+                lambda row: probability(row["p_above"]),
+            )
+        )
+    if "budget_pooled" in units:
+        money = Amounts(units["budget_pooled"])
+        columns += [
+            ("budget", "share of the budget by pooled rates", lambda row: money(row["budget_pooled"])),
+            ("change", "against the split by raw rates", lambda row: money(row["budget_change"], sign=True)),
+        ]
+
+    def cells(position: int) -> list[str]:
+        row = units.iloc[position]
+        return [visible(units.index[position]), *(cell(row) for _, _, cell in columns)]
+
+    return [noun, *(name for name, _, _ in columns)], cells, [(name, meaning) for name, meaning, _ in columns]
+
+
+def _diagnostic(label: Any, row: pd.Series) -> list[str]:
+    def number(value: float, digits: int) -> str:
+        return "–" if not np.isfinite(value) else significant(float(value), digits)
+
+    def whole(value: float) -> str:
+        return "–" if not np.isfinite(value) else f"{value:,.0f}"
+
+    rhat = "–" if not np.isfinite(row["rhat"]) else f"{row['rhat']:.3f}"
+    return [
+        visible(label),
+        number(row["mean"], 4),
+        number(row["sd"], 3),
+        rhat,
+        whole(row["ess_bulk"]),
+        whole(row["ess_tail"]),
+        number(row["mcse_mean"], 2),
+    ]
+
+
+def _settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
+    def seconds(name: str) -> str:
+        return f"{float(attrs[name]):.2f} s"
+
+    known = {
+        "model": lambda: str(attrs["model"]),
+        "sampler": lambda: (
+            f"{attrs['sampler']}, {attrs['metric']} metric, target acceptance {attrs['target_accept']:g}"
+        ),
+        "chains": lambda: (
+            f"{attrs['chains']} of {attrs['draws']:,} draws after {attrs['warmup']:,} of warm-up"
+        ),
+        "seed": lambda: str(attrs["seed"]),
+        "precision": lambda: f"{attrs['precision']} on {attrs['device']}, chains by {attrs['chain_method']}",
+        "divergent transitions": lambda: str(attrs["divergences"]),
+        "gradient evaluations": lambda: f"{int(attrs['gradient_evaluations']):,}",
+        "compiling": lambda: seconds("seconds_compiling"),
+        "warm-up": lambda: seconds("seconds_warmup"),
+        "sampling": lambda: seconds("seconds_sampling"),
+        "versions": lambda: str(attrs["versions"]).replace("=", " ").replace(" ", " "),
+    }
+    found = []
+    for name, value in known.items():
+        try:
+            found.append((name, visible(value())))
+        except KeyError:
+            # Trees of other makers may lack an attribute; the report leaves its line out.
+            continue
+    return found

@@ -1,0 +1,77 @@
+"""Diagnostics against ArviZ's, and the words for each failure."""
+
+import arviz as az
+import numpy as np
+import pytest
+import xarray as xr
+
+import pelton
+from pelton.engine import diagnostics
+
+
+def tree_of(draws, **stats):
+    shape = draws.shape[:2]
+    base = {
+        "lp": np.zeros(shape),
+        "energy": np.random.default_rng(0).normal(size=shape),
+        "diverging": np.zeros(shape, bool),
+        "reached_max_tree_depth": np.zeros(shape, bool),
+        "tree_depth": np.ones(shape, int),
+        "n_steps": np.ones(shape, int),
+    } | stats
+    coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
+    dims = ("chain", "draw", *(f"axis{i}" for i in range(draws.ndim - 2)))
+    return xr.DataTree.from_dict(
+        {
+            "posterior": xr.Dataset({"x": (dims, draws)}, coords),
+            "sample_stats": xr.Dataset({k: (("chain", "draw"), v) for k, v in base.items()}, coords),
+        }
+    )
+
+
+def autoregressive(shape, correlation, seed=0):
+    rng = np.random.default_rng(seed)
+    draws = rng.normal(size=shape)
+    for i in range(1, shape[1]):
+        draws[:, i] = correlation * draws[:, i - 1] + np.sqrt(1 - correlation**2) * draws[:, i]
+    return draws
+
+
+def test_table_equals_arviz():
+    tree = tree_of(autoregressive((4, 500, 3), 0.5))
+    ours = diagnostics.table(tree)
+    theirs = az.summary(tree, round_to="none")
+    assert list(ours.index) == ["x[0]", "x[1]", "x[2]"]
+    for ours_name, theirs_name in (("rhat", "r_hat"), ("ess_bulk", "ess_bulk"), ("ess_tail", "ess_tail")):
+        np.testing.assert_allclose(ours[ours_name], theirs[theirs_name].astype(float), rtol=1e-9)
+    np.testing.assert_allclose(ours["mcse_mean"], theirs["mcse_mean"].astype(float), rtol=1e-9)
+
+
+def problem(tree):
+    found = diagnostics.diagnose(tree)
+    assert not found.converged
+    return " | ".join(found.problems)
+
+
+def test_converged_draws_have_no_problems():
+    assert diagnostics.diagnose(tree_of(autoregressive((4, 1000), 0.2))).problems == ()
+
+
+def test_each_failure_has_its_remedy():
+    good = autoregressive((4, 1000), 0.2)
+    apart = good + np.array([0, 0, 0, 3.0])[:, None]
+    assert "chains disagree" in problem(tree_of(apart))
+    assert "take more draws" in problem(tree_of(autoregressive((4, 1000), 0.995)))
+    diverging = np.zeros(good.shape, bool)
+    diverging[0, :7] = True
+    assert "7 divergent transitions of 4000" in problem(tree_of(good, diverging=diverging))
+    assert "max_tree_depth" in problem(tree_of(good, reached_max_tree_depth=np.ones(good.shape, bool)))
+    slow = np.cumsum(np.random.default_rng(1).normal(size=good.shape), axis=1)
+    assert "missing information" in problem(tree_of(good, energy=slow))
+    assert "no variable moved" in problem(tree_of(np.ones((4, 100))))
+
+
+def test_warnings_are_convergence_warnings():
+    apart = autoregressive((4, 1000), 0.2) + np.array([0, 0, 0, 3.0])[:, None]
+    with pytest.warns(pelton.errors.ConvergenceWarning, match="R-hat"):
+        diagnostics.warn(diagnostics.diagnose(tree_of(apart)))

@@ -1,0 +1,179 @@
+"""The driver: settings refused, precision and configuration of the process, starts, batches, what the tree records."""
+
+import os
+import warnings
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+import pytest
+
+import pelton
+from pelton.engine.posterior import Posterior
+
+
+def normal(y):
+    mean = numpyro.sample("mean", dist.Normal(0.0, 10.0))
+    numpyro.sample("y", dist.Normal(mean, 1.0), obs=y)
+
+
+Y = np.array([0.5, 1.5, -0.2, 0.9])
+SHORT = {"chains": 2, "warmup": 300, "draws": 500}
+
+
+def test_matches_the_conjugate_answer():
+    tree = pelton.sample(pelton.from_numpyro(normal, Y), draws=2000)
+    precision = len(Y) + 1 / 100
+    draws = np.asarray(tree["posterior"]["mean"])
+    error = 1 / np.sqrt(precision) / np.sqrt(1000)
+    assert abs(draws.mean() - Y.sum() / precision) < 5 * error
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"),
+    [
+        ({"chains": 0}, "chains is a whole number of at least 1, not 0"),
+        ({"draws": 0}, "draws is a whole number of at least 1, not 0"),
+        ({"warmup": -1}, "warmup is a whole number of at least 0, not -1"),
+        ({"target_accept": 1.5}, "target_accept lies between 0 and 1, not 1.5"),
+        ({"seed": 2**64}, "seed is below"),
+        ({"precision": "float16"}, "'float32', 'float64' or None"),
+        ({"chain_method": "parallel"}, "chain_method is"),
+        ({"sampler": "numpyro-nutz"}, "did you mean 'numpyro-nuts'"),
+        ({"groups": ("prior",)}, "offers no further groups"),
+    ],
+)
+def test_refuses_settings(settings, message):
+    target = pelton.from_numpyro(normal, Y)
+    with pytest.raises((pelton.errors.ArgumentError, TypeError)) as caught:
+        pelton.sample(target, **SHORT | settings)
+    assert message in str(caught.value) or "chain_method" in settings
+
+
+def test_refuses_what_is_no_model():
+    with pytest.raises((pelton.errors.ArgumentError, TypeError)):
+        pelton.sample(3)
+
+
+def test_grid_refuses_three_dimensions():
+    def three(y):
+        numpyro.sample("x", dist.Normal(0, 1).expand([3]))
+        numpyro.factor("y", y)
+
+    with pytest.raises(pelton.errors.ArgumentError, match="at most 2 dimensions"):
+        pelton.sample(pelton.from_numpyro(three, np.float64(0.0)), sampler="grid")
+
+
+def configuration():
+    return {name: value for name, value in jax.config.values.items()}
+
+
+@pytest.mark.parametrize("precision", ["float32", "float64"])
+def test_the_process_keeps_its_configuration(precision, tmp_path, monkeypatch):
+    monkeypatch.setenv("PELTON_CACHE_DIR", str(tmp_path))
+    before, environment = configuration(), dict(os.environ)
+    tree = pelton.sample(pelton.from_numpyro(normal, Y + 3), precision=precision, **SHORT)
+    assert tree["posterior"]["mean"].dtype == np.dtype(precision)
+    assert configuration() == before
+    assert dict(os.environ) == environment
+    assert jnp.ones(3).dtype == jnp.float32
+
+
+def test_a_cache_of_the_users_own_is_left_alone(tmp_path):
+    before = jax.config.jax_compilation_cache_dir
+    try:
+        jax.config.update("jax_compilation_cache_dir", str(tmp_path / "mine"))
+        pelton.sample(pelton.from_numpyro(normal, Y), **SHORT)
+        assert jax.config.jax_compilation_cache_dir == str(tmp_path / "mine")
+    finally:
+        jax.config.update("jax_compilation_cache_dir", before)
+
+
+def test_attributes_say_what_was_done():
+    tree = pelton.sample(pelton.from_numpyro(normal, Y), sampler="blackjax-nuts", seed=7, **SHORT)
+    attrs = tree.attrs
+    assert (attrs["sampler"], attrs["seed"], attrs["chains"], attrs["draws"]) == ("blackjax-nuts", 7, 2, 500)
+    assert attrs["precision"] == "float64"
+    assert "jax=" in attrs["versions"]
+    assert attrs["status"] == "converged"
+    assert attrs["gradient_evaluations"] >= 2 * 800
+    for name in ("seconds_compiling", "seconds_warmup", "seconds_sampling"):
+        assert attrs[name] >= 0
+
+
+def test_draws_do_not_depend_on_the_number_of_chains():
+    target = pelton.from_numpyro(normal, Y)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pelton.errors.ConvergenceWarning)
+        two = pelton.sample(target, chains=2, warmup=300, draws=300)
+        three = pelton.sample(target, chains=3, warmup=300, draws=300)
+    assert np.array_equal(two["posterior"]["mean"], three["posterior"]["mean"].isel(chain=[0, 1]))
+
+
+def test_a_longer_run_begins_with_the_shorter_one():
+    target = pelton.from_numpyro(normal, Y)
+    short = pelton.sample(target, chains=2, warmup=300, draws=400)
+    long = pelton.sample(target, chains=2, warmup=300, draws=900)
+    assert np.array_equal(short["posterior"]["mean"], long["posterior"]["mean"].isel(draw=slice(400)))
+
+
+def test_warmup_groups_on_request():
+    tree = pelton.sample(pelton.from_numpyro(normal, Y), keep_warmup=True, **SHORT)
+    assert tree["warmup_posterior"]["mean"].shape == (2, 300)
+    assert tree["warmup_sample_stats"]["step_size"].shape == (2, 300)
+
+
+def test_a_non_finite_start_is_tried_again():
+    """Half of the starts land where the density is zero."""
+
+    def half(y):
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        numpyro.factor("y", jnp.where(x > 0, y - x, -jnp.inf))
+
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", pelton.errors.ConvergenceWarning)
+        tree = pelton.sample(pelton.from_numpyro(half, np.float64(0.0)), **SHORT)
+    assert float(tree["posterior"]["x"].min()) > 0
+
+
+def test_a_density_without_a_finite_value_is_an_error():
+    def nowhere(y):
+        x = numpyro.sample("x", dist.Normal(0, 1))
+        numpyro.factor("y", jnp.nan * x * y)
+
+    with pytest.raises(pelton.errors.ModelError, match="not finite at any of 100 starts"):
+        pelton.sample(pelton.from_numpyro(nowhere, np.float64(1.0)), **SHORT)
+
+
+def test_a_density_with_two_far_modes_is_not_called_converged():
+    def modes(y):
+        x = numpyro.sample("x", dist.Uniform(-30, 30))
+        numpyro.factor("y", y + jnp.logaddexp(-0.5 * ((x - 20) / 0.1) ** 2, -0.5 * ((x + 20) / 0.1) ** 2))
+
+    with pytest.warns(pelton.errors.ConvergenceWarning, match="the chains disagree"):
+        tree = pelton.sample(pelton.from_numpyro(modes, np.float64(0.0)), seed=1, chains=6)
+    assert tree.attrs["converged"] == 0
+    assert tree.attrs["status"].startswith("NOT CONVERGED")
+
+
+def test_batches_are_independent_posteriors():
+    data = np.array([[0.0, 0.1, -0.1, 0.2], [5.0, 5.2, 4.9, 5.1], [-3.0, -3.1, -2.8, -3.2]])
+    tree = pelton.sample(pelton.from_numpyro(normal, data, batch=3), draws=1000)
+    assert tree["posterior"]["mean"].dims == ("chain", "draw", "segment")
+    means = tree["posterior"]["mean"].mean(("chain", "draw"))
+    np.testing.assert_allclose(means, data.sum(axis=1) / 4.01, atol=5 * 0.5 / np.sqrt(1000))
+    vectorized = pelton.sample(pelton.from_numpyro(normal, data, batch=3), draws=1000, chain_method="vectorized")
+    assert vectorized["posterior"]["mean"].shape == (4, 1000, 3)
+
+
+def test_progress_shows_and_leaves_no_trace(capsys):
+    pelton.sample(pelton.from_numpyro(normal, Y), progress=True, **SHORT)
+    pelton.sample(pelton.from_numpyro(normal, Y), **SHORT)
+    assert capsys.readouterr().out == ""
+
+
+def test_a_posterior_of_negative_dimension_is_refused():
+    with pytest.raises(pelton.errors.ArgumentError, match="at least 0"):
+        Posterior(-1, lambda x, d: x, lambda x, d: {}, lambda k, d: k)
