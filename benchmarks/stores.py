@@ -55,10 +55,10 @@ STEP_FITS = 100
 TUNED_BURN_IN = 20
 # Sweeps of the reference over all its chains, and stores x sweeps that cut them: a minute or so of drawing
 # rates.
-SWEEPS, STORE_SWEEPS = 80_000, 1_200_000_000
+SWEEPS, STORE_SWEEPS = 80_000, 2_000_000_000
 # Share of them for the forms that answer side questions.
 MANY_MOVES_SHARE, PUBLISHED_SHARE = 0.25, 1.0
-DEAR_MANY_MOVES_SHARE, DEAR_PUBLISHED_SHARE = 0.7, 0.4
+DEAR_MANY_MOVES_SHARE, DEAR_PUBLISHED_SHARE = 0.4, 0.25
 # Seconds past which a reference's run is not repeated.
 REPEAT_BELOW = 15.0
 

@@ -85,6 +85,11 @@ def notes(results: Results) -> list[str]:
         f"medians over {runs}. ratio: ESS/s over that of {CORRECTED!r}.",
         f"The reference ran on 1 core ({step}, {once}), ours on {machine['cores']}.",
     ]
+    if base.answer == "few draws":
+        lines.append(
+            f"With {base.ess * base.runs:.0f} effective draws the reference's own ESS is a rough estimate: take the "
+            "ratios as good to a factor of two."
+        )
     if any(row.cold_ess is not None for row in results.rows):
         lines.append(
             "cold s: from a process's start, imports and compiling included, to 1,000 effective draws or "

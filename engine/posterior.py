@@ -62,6 +62,11 @@ class Posterior:
 class Model(Protocol):
     """What `sample` asks of a pelton model."""
 
+    @property
+    def extra_groups(self) -> Sequence[str]:
+        """Groups of the tree that `finish` adds on request."""
+        ...
+
     def posterior(self) -> Posterior:
         """The log density, and what its variables are called."""
         ...

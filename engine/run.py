@@ -13,7 +13,7 @@ import numpy as np
 import xarray as xr
 
 from pelton.engine.compilation import Compiler
-from pelton.engine.errors import ArgumentError, ModelError
+from pelton.engine.errors import ArgumentError, ModelError, UnknownNameError
 from pelton.engine.posterior import Model, Posterior
 from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import Report, progress
@@ -80,17 +80,17 @@ def _build_init(programs: _Programs) -> Callable:
             value, gradient = jax.value_and_grad(bound)(position)
             return jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
 
-        def attempt(index: Any) -> Any:
-            return start(jax.random.fold_in(key_start, index), data)
-
         def again(carry: tuple) -> tuple:
             index, _, _ = carry
-            position = attempt(index)
+            position = start(jax.random.fold_in(key_start, index), data)
             return index + 1, position, finite(position)
 
-        first = attempt(0)
+        # The first try is made in the loop as well: each place that evaluates the density is compiled on its own.
+        shape = jax.eval_shape(start, key_start, data)
         _, position, good = jax.lax.while_loop(
-            lambda carry: ~carry[2] & (carry[0] < START_TRIES), again, (1, first, finite(first))
+            lambda carry: ~carry[2] & (carry[0] < START_TRIES),
+            again,
+            (0, jnp.zeros(shape.shape, shape.dtype), jnp.asarray(False)),
         )
         return _strong(sampler.init(bound, position, key_init)), good
 
@@ -227,6 +227,11 @@ def sample(
     method = _method(chain_method)
     if not isinstance(model, Posterior | Model):
         raise ArgumentError(f"sample takes a pelton model or a Posterior, not {type(model).__name__}")
+    for name in groups:
+        if isinstance(model, Posterior):
+            raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
+        if name not in model.extra_groups:
+            raise UnknownNameError("group", name, model.extra_groups)
     posterior = model if isinstance(model, Posterior) else model.posterior()
     if target_accept is None:
         target_accept = DEFAULT_TARGET_ACCEPT if posterior.target_accept is None else posterior.target_accept
@@ -265,11 +270,7 @@ def sample(
             },
             keep_warmup=keep_warmup,
         )
-    if isinstance(model, Posterior):
-        if groups:
-            raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
-        return tree
-    return model.finish(tree, seed=seed, groups=groups)
+    return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
 
 
 def _check(

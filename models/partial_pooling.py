@@ -22,7 +22,7 @@ from pelton.models import predictive, rates
 from pelton.models.counts import Counts, check_counts, design, labels
 from pelton.models.priors import MeanConcentration, Prior, log_shapes
 
-GROUPS = ("prior", "prior_predictive", "posterior_predictive", "log_likelihood")
+EXTRA_GROUPS = ("prior", "prior_predictive", "posterior_predictive", "log_likelihood")
 # Above this ratio of dense table cells to units, regions' counts are cheaper unit by unit.
 DENSE_TABLE_RATIO = 12
 # A hierarchy of regions has a funnel where they hardly differ; small steps reach into it.
@@ -319,6 +319,11 @@ class PartialPooling:
             return None
         return (self.covariates - self.covariates.mean(axis=0)) / self.covariates.std(axis=0)
 
+    @property
+    def extra_groups(self) -> tuple[str, ...]:
+        """Groups of the tree that `pelton.sample(..., groups=)` may ask for; an improper prior has no draws."""
+        return EXTRA_GROUPS if self.prior.proper else EXTRA_GROUPS[2:]
+
     def posterior(self) -> Posterior:
         """The log density of the hyperparameters, and what the tree is to hold beside their draws."""
         k, n = self.counts.successes, self.counts.trials
@@ -444,9 +449,6 @@ class PartialPooling:
 
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
         """Adds the rates, drawn conjugately where they fit the memory, coefficients in the covariates' units, groups."""
-        for name in groups:
-            if name not in GROUPS:
-                raise UnknownNameError("group", name, GROUPS)
         posterior = tree["posterior"].to_dataset()
         if self.covariates is not None:
             scale = xr.DataArray(self.covariates.std(axis=0), dims=("covariate",))

@@ -6,6 +6,9 @@ from pathlib import Path
 os.environ.setdefault("JAX_PLATFORMS", "cpu")
 os.environ.setdefault("MPLBACKEND", "Agg")
 
+# Before ArviZ, which loads it lazily and leaves it half loaded where a submodule is asked for first.
+import numpyro  # noqa: F401
+
 import tests.typecheck  # noqa: F401  (the hook looks it up by name)
 from jaxtyping import install_import_hook
 

@@ -13,7 +13,7 @@ from pelton.engine.samplers.base import BoundLogDensity, Info, Sampler
 SEARCH_POINTS = 25
 GRID_POINTS = 129
 SEARCH_ROUNDS = 16
-WHITENED_ROUNDS = 4
+ROUNDS = 21
 # Points lower than this below the highest are outside the box: exp(-30) is below float64's interest in a sum.
 DROP = 30.0
 # A posterior with more than this share of its mass in the outermost cells does not fit the grid.
@@ -58,10 +58,10 @@ def _evaluate(logdensity: BoundLogDensity, box: Box, mesh: Array) -> Array:
     return jnp.where(jnp.isnan(values), -jnp.inf, values)
 
 
-def _zoom(logdensity: BoundLogDensity, box: Box) -> Box:
+def _zoom(box: Box, values: Array) -> Box:
     """One round of fitting the box: past an edge that the mass touches it grows, elsewhere it shrinks."""
     d = box.lower.shape[0]
-    values = _evaluate(logdensity, box, _mesh(box, SEARCH_POINTS)).reshape((SEARCH_POINTS,) * d)
+    values = values.reshape((SEARCH_POINTS,) * d)
     inside = values >= jnp.max(values) - DROP
     index = jnp.arange(SEARCH_POINTS)
     step = (box.upper - box.lower) / (SEARCH_POINTS - 1)
@@ -83,10 +83,9 @@ def _zoom(logdensity: BoundLogDensity, box: Box) -> Box:
     return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper))
 
 
-def _whiten(logdensity: BoundLogDensity, box: Box) -> Box:
+def _whiten(box: Box, values: Array) -> Box:
     """The box turned into the posterior's principal shape, eight standard deviations wide on each side."""
     mesh = _mesh(box, SEARCH_POINTS)
-    values = _evaluate(logdensity, box, mesh)
     weights = jax.nn.softmax(values)
     positions = box.centre + mesh @ box.basis.T
     mean = weights @ positions
@@ -123,9 +122,12 @@ class Grid(Sampler):
         d = position.shape[0]
         dtype = position.dtype
         box = Box(position, jnp.eye(d, dtype=dtype), jnp.full(d, -8.0, dtype), jnp.full(d, 8.0, dtype))
-        box = jax.lax.fori_loop(0, SEARCH_ROUNDS, lambda _, b: _zoom(logdensity, b), box)
-        box = _whiten(logdensity, box)
-        box = jax.lax.fori_loop(0, WHITENED_ROUNDS, lambda _, b: _zoom(logdensity, b), box)
+
+        def fit(index: Any, box: Box) -> Box:
+            values = _evaluate(logdensity, box, _mesh(box, SEARCH_POINTS))
+            return jax.lax.cond(index == SEARCH_ROUNDS, _whiten, _zoom, box, values)
+
+        box = jax.lax.fori_loop(0, ROUNDS, fit, box)
 
         values = _evaluate(logdensity, box, _mesh(box, GRID_POINTS))
         density = jnp.exp(values - jnp.max(values)).reshape((GRID_POINTS,) * d)
@@ -137,17 +139,16 @@ class Grid(Sampler):
         inner = mass[(slice(1, -1),) * d]
         edge_mass = 1 - jnp.sum(inner) / jnp.sum(mass)
         cumulative = jnp.cumsum(mass.ravel())
-        state = State(
+        # A weight of zero, so that the first proposal is accepted whatever it is.
+        return State(
             position,
-            jnp.zeros((), dtype),
-            jnp.zeros((), dtype),
+            jnp.asarray(-jnp.inf, dtype),
+            jnp.asarray(-jnp.inf, dtype),
             box,
             density.ravel(),
             cumulative / cumulative[-1],
             edge_mass,
         )
-        start, lp, log_weight = self._propose(logdensity, state, key)
-        return state._replace(position=start, lp=lp, log_weight=log_weight)
 
     def _propose(self, logdensity: BoundLogDensity, state: State, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
         """A point from the interpolant, its log density, and log p - log q there."""

@@ -1,5 +1,6 @@
 """A NumPyro model turned into a Posterior, its data passed as arguments."""
 
+import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,6 +16,23 @@ from numpyro.infer.util import constrain_fn, potential_energy
 
 from pelton.engine.errors import ModelError
 from pelton.engine.posterior import Posterior
+
+
+
+def _bind_submodules() -> None:
+    """Makes numpyro.distributions whole again where it was loaded twice.
+
+    ArviZ loads NumPyro lazily; if `numpyro.distributions` is the first thing asked of that lazy module, Python runs the
+    package twice, and the second run finds its submodules loaded already and does not bind them, so that
+    `numpyro.factor` fails for want of `numpyro.distributions.distribution`.
+    """
+    for name, module in list(sys.modules.items()):
+        parent, _, child = name.rpartition(".")
+        if parent == "numpyro.distributions" and not hasattr(sys.modules[parent], child):
+            setattr(sys.modules[parent], child, module)
+
+
+_bind_submodules()
 
 # Starts are uniform on (-2, 2) in the unconstrained space, as in Stan and NumPyro.
 START_RADIUS = 2.0

@@ -1,5 +1,6 @@
 """NumPyro models as posteriors: names, dims, data as arguments, what is refused."""
 
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -69,7 +70,7 @@ def test_the_log_density_is_the_models():
         + stats.norm.logpdf(z).sum()
         + stats.norm(mu + tau * z, ERROR).logpdf(EFFECT).sum()
     )
-    np.testing.assert_allclose(target.logdensity(position, target.data), expected, rtol=1e-5)
+    np.testing.assert_allclose(target.logdensity(jnp.asarray(position), target.data), expected, rtol=1e-5)
 
 
 def test_equal_models_have_equal_densities():

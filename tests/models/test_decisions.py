@@ -105,13 +105,13 @@ def test_shrinkage_is_the_weight_on_the_population(fitted):
 
 
 def test_intervals_carry_the_hyperparameters_uncertainty():
-    """With five small units the plug-in interval is too narrow; ours is the wider."""
+    """With five small units plugging in point estimates gives too small a spread on average."""
     model = pelton.PartialPooling([2, 4, 1, 5, 3], [15, 18, 14, 16, 15])
     tree = pelton.sample(model, draws=2000)
     table = pelton.unit_summary(tree)
     mu, kappa = float(tree["posterior"]["mu"].mean()), float(np.exp(tree["posterior"]["log_kappa"].mean()))
     plug_in = stats.beta(mu * kappa + table["successes"], (1 - mu) * kappa + table["trials"] - table["successes"])
-    assert (table["sd"] > plug_in.std()).mean() > 0.7
+    assert (table["sd"] / plug_in.std()).mean() > 1
 
 
 def test_tables_agree_with_one_another(fitted):
@@ -135,7 +135,8 @@ def test_blocks_do_not_change_the_tables(fitted, monkeypatch):
     monkeypatch.setattr(rates, "BLOCK", 8000 * 7)
     parts = pelton.unit_summary(tree)
     np.testing.assert_allclose(parts["mean"], whole["mean"], rtol=1e-12)
-    np.testing.assert_allclose(parts["q97"], whole["q97"], rtol=0.02)
+    # Other blocks draw other rates: sqrt(p (1 - p) / n) / density is 0.028 sd at 97%, twice.
+    assert np.all(np.abs(parts["q97"] - whole["q97"]) < 5 * np.sqrt(2) * 0.028 * whole["sd"])
 
 
 def test_predictive_check(fitted):
@@ -188,7 +189,7 @@ def test_held_out_with_groups_and_covariates():
     assert abs(with_x.coverage[0.8] - 0.8) < 4 * with_x.standard_error[0.8]
     grouped = pelton.PartialPooling(successes, trials, groups=region)
     known = grouped.predictor(
-        pelton.sample(grouped.subset(np.arange(100)), chains=2, warmup=500, draws=500), np.arange(100), np.arange(100, 200)
+        pelton.sample(grouped.subset(np.arange(100))), np.arange(100), np.arange(100, 200)
     )
     assert known.level is not None
     assert known.level.shape == (100,)

@@ -261,7 +261,7 @@ def test_predictive_groups():
     assert abs(prior_mean.mean() - 0.5) < 5 * np.sqrt(0.05 / prior_mean.size)
     rates = np.asarray(tree["prior_predictive"]["successes"]) / trials
     assert abs(rates.mean() - 0.5) < 5 * np.sqrt(0.05 / prior_mean.size) + 0.01
-    with pytest.raises(pelton.errors.ArgumentError, match="improper"):
+    with pytest.raises(pelton.errors.UnknownNameError, match="unknown group 'prior'"):
         pelton.sample(pelton.PartialPooling(successes, trials, prior=pelton.Bda()), groups=("prior",))
     with pytest.raises(pelton.errors.UnknownNameError, match="did you mean 'prior'"):
         pelton.sample(model, groups=("priors",))

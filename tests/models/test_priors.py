@@ -1,6 +1,7 @@
 """Priors in (logit mean, log concentration) against scipy's densities with the Jacobian written out."""
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -16,8 +17,8 @@ X, T = np.array([-3.0, -0.4, 0.0, 2.0]), np.array([0.3, 1.0, 4.0, 7.0])
 
 def log_prior(prior, x, t):
     """The model's log density at (logit mu, log kappa) = (x, t)."""
-    values = {"logit_mu": x, "log_kappa": t, "population": np.array([x, t])}
     with jax.enable_x64(True):
+        values = {"logit_mu": jnp.asarray(x), "log_kappa": jnp.asarray(t), "population": jnp.array([x, t])}
         value, _ = numpyro.infer.util.log_density(prior.sites, (), {}, values)
     return float(value)
 

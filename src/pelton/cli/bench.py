@@ -7,7 +7,7 @@ import typer
 
 STORES_HELP = """Compare samplers on simulated stores: right answers, and effective draws per second.
 
-The rival is a Metropolis-within-Gibbs sampler in NumPy and SciPy, as published and corrected, in the same run.
+The rival, in the same run, is a Metropolis-within-Gibbs sampler in NumPy, as published and corrected.
 
 Examples:
 
@@ -18,6 +18,7 @@ Examples:
 
 
 def stores(
+    *,
     number: Annotated[
         str,
         typer.Option("--stores", metavar="N", help="How many simulated stores, or a file of their counts."),
@@ -39,6 +40,8 @@ def stores(
     from pelton.engine.samplers import REGISTRY
 
     chosen = list(dict.fromkeys(sampler)) if sampler else list(REGISTRY)
-    status = run_and_print(int(number) if number.isdigit() else number, chosen, repeats, save, cold, memory)
+    status = run_and_print(
+        int(number) if number.isdigit() else number, chosen, repeats, save, cold=cold, memory=memory
+    )
     if status:
         raise typer.Exit(int(status))

@@ -1,5 +1,6 @@
 """`pelton simulate` and `pelton example`: tables written to a file, with nothing lost if that fails."""
 
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import Annotated
 
@@ -30,6 +31,7 @@ Examples:
 
 
 def stores(
+    *,
     out: Annotated[Path, typer.Option(metavar="FILE", help="CSV or Parquet file to write.")],
     number: Annotated[int, typer.Option("--stores", metavar="N", help="How many stores.")] = 40,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same table.")] = 0,
@@ -99,7 +101,7 @@ def _check_file(out: Path) -> Path:
     return check_output(out.parent, [out.name])
 
 
-def _aside(folder: Path):  # noqa: ANN202
+def _aside(folder: Path) -> AbstractContextManager[Path]:
     from pelton.report.write import aside
 
     return aside(folder)

@@ -44,6 +44,7 @@ Exit status: 0 done; 2 something is wrong with the data or the settings;
 
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="CSV, TSV or Parquet file, or example:NAME.")],
+    *,
     successes: Annotated[
         str, typer.Option(metavar="COL", help="Column of successes: clicks, sales, sign-ups ...")
     ],
@@ -57,8 +58,10 @@ def fit(
         str,
         typer.Option(
             metavar="TEXT",
-            help="Prior of the population: default (mean uniform, concentration Pareto 1.5), gamma-shapes:0.5,0.5, "
-            "mean-concentration:2,2,1,1.5 (Beta(2, 2) mean; Pareto concentration from 1 with tail 1.5), bda, or "
+            help="Prior of the population: default (mean uniform, concentration Pareto 1.5), "
+            "gamma-shapes:0.5,0.5, "
+            "mean-concentration:2,2,1,1.5 (Beta(2, 2) mean; Pareto concentration from 1 with tail 1.5), bda, "
+            "or "
             "fixed-beta:11.5,48.5.",
         ),
     ] = "default",
@@ -162,7 +165,7 @@ def fit(
         show.note(text)
     findings = find(tree, units, top, threshold, budget)
     if not quiet:
-        _print(tree, units, findings, files, top, name)
+        _print(tree, units, findings, files=files, top=top, name=name)
     elif not findings.converged:
         _verdict(tree, findings, error=True)
     if strict and not findings.converged:
@@ -199,7 +202,13 @@ def _prior_check(model: "PartialPooling") -> bool:
 
 
 def _print(
-    tree: "xr.DataTree", units: "pd.DataFrame", findings: "Findings", files: list[Path], top: int, name: str
+    tree: "xr.DataTree",
+    units: "pd.DataFrame",
+    findings: "Findings",
+    *,
+    files: list[Path],
+    top: int,
+    name: str,
 ) -> None:
     """The result at a glance."""
     from rich.padding import Padding
@@ -221,7 +230,7 @@ def _print(
 
 
 def _table(units: "pd.DataFrame", top: int, width: int) -> "Table":
-    """The units with the highest rates; columns that the width has no room for are left out, the least first."""
+    """The units with the highest rates; columns without room are left out, the least important first."""
     from rich import box
     from rich.cells import cell_len
     from rich.table import Table
@@ -281,7 +290,8 @@ def _verdict(tree: "xr.DataTree", findings: "Findings", error: bool = False) -> 
         seconds = sum(float(attrs[name]) for name in ("seconds_warmup", "seconds_sampling"))
         checks = (
             f": largest R-hat {attrs['worst_rhat']:.3f}, smallest effective sample "
-            f"{min(attrs['least_ess_bulk'], attrs['least_ess_tail']):,.0f}, {attrs['divergences']} divergences; "
+            f"{min(attrs['least_ess_bulk'], attrs['least_ess_tail']):,.0f}, {attrs['divergences']} "
+            "divergences; "
             f"sampled in {seconds:.2f} s after compiling for {attrs['seconds_compiling']:.2f} s"
             if attrs["worst_rhat"] == attrs["worst_rhat"]
             else ": nothing had to be sampled"

@@ -15,7 +15,7 @@ INTERRUPTED = 130
 
 
 class Group(TyperGroup):
-    """Ends every error that a user can cause with one line and status 2, and Ctrl-C with a word and status 130."""
+    """Ends errors that a user can cause with one line and status 2, and Ctrl-C with a word and status 130."""
 
     def invoke(self, ctx: Any) -> Any:
         try:

@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 HELP = r"""Update a Beta prior by the counts of one campaign.
 
 The posterior is exact: Beta(A + successes, B + trials - successes).
-The table also shows what the same share of successes would say of ten, a hundred and a thousand times the trials;
-the picture shows prior, likelihood and posterior for each.
+The table also shows what the same share of successes would say of ten, a hundred and a thousand
+times the trials; the picture shows prior, likelihood and posterior for each.
 
 Example:
 

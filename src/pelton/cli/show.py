@@ -8,7 +8,6 @@ from contextlib import contextmanager
 from typing import TYPE_CHECKING, Any
 
 from pelton.engine.errors import ConvergenceWarning, PeltonWarning
-from pelton.report.wording import visible
 
 if TYPE_CHECKING:
     from rich.console import Console
@@ -40,12 +39,14 @@ def line(message: str, style: str = "", error: bool = True) -> None:
     """One line, never wrapped, that nothing in it can break or colour."""
     from rich.text import Text
 
+    from pelton.report.wording import visible
+
     console(error).print(Text(visible(message), style=style), soft_wrap=True)
 
 
 @contextmanager
 def collected(notes: list[str]) -> Iterator[None]:
-    """Gathers pelton's warnings about the data as notes; those about convergence the report tells in its own way.
+    """Gathers pelton's warnings about the data as notes; of convergence the report tells in its own way.
 
     All other warnings go where they would have gone.
     """

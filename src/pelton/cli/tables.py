@@ -1,4 +1,4 @@
-"""Reads the table that a command is given: CSV, TSV or Parquet, text kept as text until it is known to be a number."""
+"""Reads the table that a command is given (CSV, TSV, Parquet); text stays text unless a plain number."""
 
 import contextlib
 import csv
@@ -33,7 +33,7 @@ _MAGIC = {
 
 @dataclass(frozen=True)
 class Columns:
-    """Which columns are wanted, and as what: numbers, or labels whose text stays as it stands (007 stays 007)."""
+    """Which columns are wanted, and as what: numbers, or labels whose text stays (007 stays 007)."""
 
     numbers: tuple[str, ...]
     labels: tuple[str, ...]
@@ -47,8 +47,8 @@ class Columns:
 def read_table(data: str, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     """Reads the wanted columns.
 
-    Numbers that are written as plain numbers become numbers; what is not ("1,234", "12%", "many") stays text, for the
-    model's check to name with its row. Empty cells and NA are missing.
+    Plain numbers become numbers; anything else ("1,234", "12%", "many") stays text, for the model's check to
+    name with its row. Empty cells and NA are missing.
 
     Args:
         data: path of a CSV, TSV or Parquet file, or example:NAME.
@@ -127,7 +127,7 @@ def _wanted(header: Sequence[str], columns: Columns) -> None:
 
 
 def _lines(text: str, skipped: list[int]) -> Iterator[str]:
-    """Lines without comments: those that start with # outside of quotes. The places of those skipped are noted."""
+    """Lines, empty in place of comments (# at the start, outside quotes); their numbers go to skipped."""
     quoted = False
     for number, line in enumerate(io.StringIO(text, newline=""), start=1):
         if not quoted and line.startswith("#"):
@@ -162,7 +162,8 @@ def _from_text(
                     column.append(row[place])
             elif "".join(row).strip():
                 raise DataError(
-                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}; put a "
+                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has "
+                    f"{len(header)}; put a "
                     "name or number that holds the separator in quotes"
                 )
     except csv.Error as error:
@@ -173,7 +174,8 @@ def _from_text(
             ", ..." if len(skipped) > before + 5 else ""
         )
         notes.append(
-            f"lines below the header that start with '#' were taken as comments, {len(skipped) - before} of them "
+            f"lines below the header that start with '#' were taken as comments, {len(skipped) - before} of "
+            "them "
             f"(line {lines}); put a name that starts so in quotes"
         )
     if not found[0]:
@@ -236,7 +238,8 @@ def refuse_text(frame: pd.DataFrame, names: Sequence[str], unit: str | None) -> 
             if isinstance(value, str):
                 where = f"row {row + 1}" + (f" (unit {frame[unit].iloc[row]!r})" if unit else "")
                 raise DataError(
-                    f"covariate {name!r}: {where} holds the text {value!r}; give numbers, a category as 0/1 columns"
+                    f"covariate {name!r}: {where} holds the text {value!r}; give numbers, a category as 0/1 "
+                    "columns"
                 )
         # What is neither text nor a number, a date say, the model refuses.
         with contextlib.suppress(TypeError, ValueError):

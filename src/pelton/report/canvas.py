@@ -1,4 +1,4 @@
-"""What every picture shares: its style and colours, the fonts for unit names, and how it becomes PNG or SVG."""
+"""What all pictures share: style and colours, fonts for unit names, and how they become PNG or SVG."""
 
 import functools
 import io
@@ -19,8 +19,8 @@ from matplotlib.text import Text
 
 from pelton.report.wording import called, shorten, visible
 
-# Colours by role, on light paper and on dark. Those of the data are Okabe and Ito's, which readers with any colour
-# vision tell apart; darker or lighter here and there for contrast with the paper.
+# Colours by role, on light paper and on dark. Those of the data are Okabe and Ito's, which readers with any
+# colour vision tell apart; darker or lighter here and there for contrast with the paper.
 LIGHT = {
     "paper": "#ffffff",
     "ink": "#1b1f24",
@@ -84,7 +84,7 @@ _STYLE = {
     "figure.facecolor": LIGHT["paper"],
     "axes.facecolor": LIGHT["paper"],
     "savefig.facecolor": LIGHT["paper"],
-    # Text stays text: the reader's browser has fonts that this machine may lack, and the words can be searched.
+    # Text stays text: the reader's browser may have fonts that this machine lacks, and words can be searched.
     "svg.fonttype": "none",
     "svg.hashsalt": "pelton",
 }
@@ -92,10 +92,10 @@ _STYLE = {
 
 @contextmanager
 def style() -> Iterator[None]:
-    """Our style over matplotlib's own defaults, whatever the user's settings; both are as before at the end."""
+    """Our style over matplotlib's defaults, whatever the user's settings; these are as before at the end."""
     with mpl.rc_context():
         mpl.rcdefaults()
-        mpl.rcParams.update(_STYLE)
+        mpl.rcParams.update(_STYLE)  # pyright: ignore[reportCallIssue, reportArgumentType]
         yield
 
 
@@ -123,8 +123,8 @@ def _characters(file: str) -> frozenset[int]:
 def _installed() -> dict[str, str]:
     """Font families and a file of each, those likeliest to help first.
 
-    Left out are emoji fonts, whose coloured bitmaps matplotlib cannot draw, and fonts that answer every character with
-    a box.
+    Left out are emoji fonts, whose coloured bitmaps matplotlib cannot draw, and fonts that answer every
+    character with a box.
     """
     useless = re.compile(r"emoji|last ?resort|adobe blank|notdef", re.IGNORECASE)
     likely = re.compile(
@@ -174,8 +174,9 @@ def families(text: str) -> list[str] | None:
 class Names:
     """Unit names as a picture can draw them.
 
-    A character without a font here would be drawn as an empty box, with a warning. Such a name is drawn as its row
-    instead, with a note under the picture. The SVG has the name itself, as text, for the reader's browser to draw.
+    A character without a font here would be drawn as an empty box, with a warning. Such a name is drawn as
+    its row instead, with a note in the title. The SVG has the name itself, as text, for the reader's browser
+    to draw with the fonts there.
 
     Attributes:
         stand_ins: what was drawn instead of a name -> the name.

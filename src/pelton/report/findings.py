@@ -57,10 +57,13 @@ def find(
     sentences += _coefficients(tree, known)
     sentences += _leaders(units, min(top, len(units)))
     if threshold is not None:
-        above, below = (units["p_above"] >= SURE).sum(), (units["p_above"] <= 1 - SURE).sum()
+        exceeds = units["p_above"].to_numpy()
+        above, below = int((exceeds >= SURE).sum()), int((exceeds <= 1 - SURE).sum())
         sentences.append(
-            f"Threshold {100 * threshold:g}%: {count(int(above), 'unit')} above it and {int(below):,} below it "
-            f"with a probability of {SURE:.0%} or more; the other {len(units) - int(above) - int(below):,} may be either."
+            f"Threshold {100 * threshold:g}%: {count(above, 'unit')} above it and {below:,} below "
+            "it "
+            f"with a probability of {SURE:.0%} or more; the other {len(units) - above - below:,} "
+            "may be either."
         )
     if budget is not None:
         sentences.append(_budget(units, budget))
@@ -84,15 +87,18 @@ def _population(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
     if np.ptp(mu) == 0 and np.ptp(kappa) == 0:
         write = Rates([new.std()])
         return [
-            f"The population is given and not learnt from these data: its mean rate is {write(mu[0])}, and it weighs "
+            f"The population is given and not learnt from these data: its mean rate is {write(mu[0])}, and "
+            "it weighs "
             f"like {size} trials against each unit's own."
         ]
     write = Rates([mu.std()])
     return [
-        f"The mean rate of the population behind the {count(known.units, 'unit')}{where} is {write(mu.mean())} "
+        f"The mean rate of the population behind the {count(known.units, 'unit')}{where} is "
+        f"{write(mu.mean())} "
         f"(94% interval {write.interval(*np.quantile(mu, [0.03, 0.97]))}).",
         f"Units differ: 94% of such units{where} would have true rates from "
-        f"{write.interval(*np.quantile(new, [0.03, 0.97]))}. What the others teach about a unit weighs like {size} "
+        f"{write.interval(*np.quantile(new, [0.03, 0.97]))}. What the others teach about a unit weighs like "
+        f"{size} "
         "trials of its own.",
     ]
 
@@ -121,7 +127,8 @@ def _levels(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
     if len(labels) == 1:
         return [f"The mean rate is {said(0)}."]
     return [
-        f"{count(known.units, 'unit')} in {count(len(labels), name)}; mean rates run from {said(last)} to {said(first)}."
+        f"{count(known.units, 'unit')} in {count(len(labels), name)}; mean rates run from {said(last)} to "
+        f"{said(first)}."
     ]
 
 
@@ -151,13 +158,14 @@ def _leaders(units: pd.DataFrame, top: int) -> list[str]:
 
 
 def _budget(units: pd.DataFrame, budget: float) -> str:
-    change = units["budget_change"]
-    moved = float(change[change > 0].sum())
+    change = units["budget_change"].to_numpy()
+    low, high = units["budget_change_low"].to_numpy(), units["budget_change_high"].to_numpy()
+    moved, sure = float(change[change > 0].sum()), int(((low > 0) | (high < 0)).sum())
     write = Amounts([budget])
-    sure = int(((units["budget_change_low"] > 0) | (units["budget_change_high"] < 0)).sum())
     return (
         f"Budget {write(budget)} by pooled rather than raw rates: {write(moved)} "
-        f"({100 * moved / budget:.2g}% of it) moves between units. The 94% interval of the change excludes zero for "
+        f"({100 * moved / budget:.2g}% of it) moves between units. The 94% interval of the change excludes "
+        "zero for "
         f"{sure:,} of {count(len(units), 'unit')}."
     )
 

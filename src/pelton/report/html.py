@@ -1,7 +1,7 @@
 """The report as one HTML page that needs nothing else: no network, no further files."""
 
 import base64
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import numpy as np
@@ -56,12 +56,13 @@ def page(
         if len(shown) == len(diagnostics)
         else f"The {len(shown)} largest R-hats of {len(diagnostics):,}"
     )
-    attrs = tree.attrs
+    attrs = {str(name): value for name, value in tree.attrs.items()}
+    made = str(attrs.get("created_at", "")).replace("T", ", ").replace("+00:00", " UTC")
+    version = attrs.get("inference_library_version", "")
     noun = visible(units.index.name or "unit")
     return environment.get_template("report.html.j2").render(
         heading=f"Rates per {noun}" + (f": {visible(source)}" if source else ""),
-        subheading=f"Partial pooling of {count(len(units), 'unit')} by pelton {attrs.get('inference_library_version', '')}, "
-        f"{str(attrs.get('created_at', '')).replace('T', ', ').replace('+00:00', ' UTC')}",
+        subheading=f"Partial pooling of {count(len(units), 'unit')} by pelton {version}, {made}",
         light=LIGHT,
         dark=DARK,
         findings=findings,
@@ -79,10 +80,12 @@ def page(
         rows=[rows(position) for position in order],
         hidden=len(units) - len(order),
         meanings=meanings,
-        diagnostics_caption=f"{which}. R-hat should be below {MAX_RHAT}, effective sample sizes above 100 a chain. The units' "
-        "rates are left out: given μ and κ they are drawn independently.",
+        diagnostics_caption=f"{which}. R-hat should be below {MAX_RHAT}, effective sizes above 100 a chain. "
+        "The units' rates are left out: given μ and κ they are drawn independently.",
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
-        diagnostics=[_diagnostic(label, row) for label, row in shown.iterrows()],
+        diagnostics=[
+            _diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)
+        ],
         settings=_settings(attrs),
     )
 
@@ -104,7 +107,8 @@ def _unit_rows(units: pd.DataFrame, top: int) -> tuple[list[str], Any, list[tupl
         ),
         (
             "shrinkage",
-            "how far the rate is drawn to the population: 0% is the unit's own data alone, 100% the population alone",
+            "how far the rate is drawn to the population: 0% is the unit's own data alone, 100% the "
+            "population alone",
             lambda row: f"{100 * row['shrinkage']:.0f}%",
         ),
         (
@@ -144,22 +148,18 @@ def _unit_rows(units: pd.DataFrame, top: int) -> tuple[list[str], Any, list[tupl
     return [noun, *(name for name, _, _ in columns)], cells, [(name, meaning) for name, meaning, _ in columns]
 
 
-def _diagnostic(label: Any, row: pd.Series) -> list[str]:
-    def number(value: float, digits: int) -> str:
-        return "–" if not np.isfinite(value) else significant(float(value), digits)
+def _diagnostic(label: Any, row: dict[str, float]) -> list[str]:
+    def said(name: str, write: Callable[[float], str]) -> str:
+        return write(row[name]) if np.isfinite(row[name]) else "–"
 
-    def whole(value: float) -> str:
-        return "–" if not np.isfinite(value) else f"{value:,.0f}"
-
-    rhat = "–" if not np.isfinite(row["rhat"]) else f"{row['rhat']:.3f}"
     return [
         visible(label),
-        number(row["mean"], 4),
-        number(row["sd"], 3),
-        rhat,
-        whole(row["ess_bulk"]),
-        whole(row["ess_tail"]),
-        number(row["mcse_mean"], 2),
+        said("mean", lambda value: significant(value, 4)),
+        said("sd", lambda value: significant(value, 3)),
+        said("rhat", "{:.3f}".format),
+        said("ess_bulk", "{:,.0f}".format),
+        said("ess_tail", "{:,.0f}".format),
+        said("mcse_mean", lambda value: significant(value, 2)),
     ]
 
 

@@ -1,4 +1,4 @@
-"""The pictures of a fit: each takes a tree or a unit table and gives a Picture, its title saying what was found."""
+"""The pictures of a fit, from its tree or its unit table; each has a title that says what was found."""
 
 from typing import Any
 
@@ -7,15 +7,14 @@ import pandas as pd
 import xarray as xr
 from matplotlib.colors import LinearSegmentedColormap, LogNorm
 from matplotlib.lines import Line2D
-from matplotlib.ticker import FixedLocator, FuncFormatter, LogLocator, MaxNLocator, NullFormatter, NullLocator
+from matplotlib.ticker import FuncFormatter, MaxNLocator, NullFormatter
 from scipy import stats
 
-from pelton.engine.diagnostics import MAX_RHAT, table
 from pelton.models.decisions import PredictiveCheck
 from pelton.models.rates import Hyperparameters
 from pelton.models.single_rate import RatePosterior
+from pelton.report.axes import beside, log_axis, padded, percent_axis, rows_axis
 from pelton.report.canvas import (
-    CHAINS,
     LIGHT,
     WIDTH,
     Names,
@@ -31,9 +30,7 @@ from pelton.report.wording import Amounts, Rates, count, probability, significan
 MANY_UNITS = 400
 ALL_ROWS = 30
 MAX_ROWS = 40
-TRACE_POINTS = 500
 JOINT_POINTS = 800
-MARKERS = ("o", "s", "^", "D", "v", "P")
 INTERVAL = (3, 97)
 CAMPAIGN_TIMES = (10, 100, 1_000)
 _DOT: dict[str, Any] = {
@@ -45,40 +42,16 @@ _DOT: dict[str, Any] = {
 }
 
 
-def _percent_axis(axis: Any, label: str) -> None:
-    """An axis of rates in per cent, for data that are already times 100."""
-    axis.set_label_text(label)
-    axis.set_major_locator(MaxNLocator(nbins=7, steps=[1, 2, 2.5, 5, 10]))
-    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:.10g}".replace("-", "−")))
-
-
-def _log_axis(axis: Any, low: float, high: float, label: str) -> None:
-    """A logarithmic axis with few, plainly written ticks."""
-    axis.axes.set(**{f"{axis.axis_name}scale": "log"})
-    axis.set_label_text(label)
-    decades = np.log10(high / low)
-    subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
-    ticks = LogLocator(base=10, subs=subs, numticks=6).tick_values(low, high)
-    ticks = ticks[(ticks >= low) & (ticks <= high)]
-    if len(ticks) < 2:
-        ticks = np.unique([float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4)])
-    axis.set_major_locator(FixedLocator(list(ticks)))
-    axis.set_minor_locator(NullLocator())
-    axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.10g}" if value < 1e7 else f"{value:.2g}")
-    )
-
-
 def _fading(colour: str) -> LinearSegmentedColormap:
     """From a breath of the colour to all of it: on any paper, fuller is more."""
     red, green, blue = (int(colour[at : at + 2], 16) / 255 for at in (1, 3, 5))
     return LinearSegmentedColormap.from_list("fading", [(red, green, blue, 0.22), (red, green, blue, 1.0)])
 
 
-def _padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:
-    room = share * (high - low) or 0.05 * max(abs(high), 1e-3)
-    return low - room, high + room
+def _mean_rate(tree: xr.DataTree) -> float | None:
+    """Posterior mean of the one population's mean rate, in per cent; None with groups or segments."""
+    logit = Hyperparameters.of(tree).logit_mean
+    return 100 * float(np.mean(1 / (1 + np.exp(-logit)))) if logit.ndim == 1 else None
 
 
 def _noun(units: pd.DataFrame) -> str:
@@ -103,8 +76,7 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
     names = Names(20, _noun(units))
     many = len(rows) > MANY_UNITS
     by_trials = bool(trials.max() > 1.05 * trials.min())
-    one_population = Hyperparameters.of(tree).logit_mean.ndim == 1
-    mean = 100 * float(tree["posterior"]["mu"].mean()) if one_population else None
+    mean = _mean_rate(tree)
     figure = new_figure(WIDTH, 5.0)
     grid = figure.subplots(1, 1 + by_trials, squeeze=False)[0]
     _against_raw(grid[0], raw, pooled, trials, mean)
@@ -126,11 +98,11 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
     finish(figure, title)
     reading = (
         "Left: on the dashed diagonal a unit keeps its own raw rate"
-        + (", on the dotted line it has the population's mean" if one_population else "")
+        + (", on the dotted line it has the population's mean" if mean is not None else "")
         + (
             "; the fuller a hexagon's colour, the more units lie there."
             if many
-            else "; each short line shows how far pooling moved a unit off the diagonal, and bigger points have more trials."
+            else "; each short line shows how far pooling moved a unit, and bigger points have more trials."
         )
     )
     if by_trials:
@@ -142,7 +114,7 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
 
 def _against_raw(axes: Any, raw: Any, pooled: Any, trials: Any, mean: float | None) -> None:
     """Each unit at its raw and its pooled rate, beside the diagonal that no pooling would leave it on."""
-    ends = _padded(min(raw.min(), pooled.min()), max(raw.max(), pooled.max()))
+    ends = padded(min(raw.min(), pooled.min()), max(raw.max(), pooled.max()))
     axes.plot(ends, ends, color=LIGHT["muted"], ls=(0, (5, 3)), lw=1.2)
     if mean is not None:
         axes.axhline(mean, color=LIGHT["muted"], ls=":", lw=1.4)
@@ -157,8 +129,8 @@ def _against_raw(axes: Any, raw: Any, pooled: Any, trials: Any, mean: float | No
         axes.scatter(raw, pooled, s=_area(trials, trials.max()), **_DOT)
         _size_legend(axes, trials)
     axes.set(xlim=ends, ylim=ends, aspect="equal", title="pooled against raw")
-    _percent_axis(axes.xaxis, "raw rate: successes / trials (%)")
-    _percent_axis(axes.yaxis, "pooled rate: posterior mean (%)")
+    percent_axis(axes.xaxis, "raw rate: successes / trials (%)")
+    percent_axis(axes.yaxis, "pooled rate: posterior mean (%)")
 
 
 def _moves(axes: Any, trials: Any, moved: Any) -> None:
@@ -169,11 +141,11 @@ def _moves(axes: Any, trials: Any, moved: Any) -> None:
     else:
         axes.vlines(trials, 0, moved, color=LIGHT["raw"], lw=1.3, alpha=0.75)
         axes.scatter(trials, moved, s=36, **_DOT)
-    _log_axis(axes.xaxis, trials.min(), trials.max(), "trials of the unit (log scale)")
-    _percent_axis(axes.yaxis, "pooled less raw rate (percentage points)")
+    log_axis(axes.xaxis, trials.min(), trials.max(), "trials of the unit (log scale)")
+    percent_axis(axes.yaxis, "pooled less raw rate (percentage points)")
     axes.set(
         xlim=(trials.min() / 1.3, trials.max() * 1.3),
-        ylim=_padded(min(moved.min(), 0), max(moved.max(), 0)),
+        ylim=padded(min(moved.min(), 0), max(moved.max(), 0)),
         title="how far pooling moves a unit",
     )
 
@@ -200,23 +172,12 @@ def _size_legend(axes: Any, trials: np.ndarray) -> None:
     """Which size of point stands for how many trials."""
     sizes = np.unique([trials.min(), int(np.median(trials)), trials.max()])
     marks = np.sqrt(_area(sizes, trials.max()))
-    look = {"ls": "", "marker": "o", "color": LIGHT["pooled"], "mec": LIGHT["paper"]}
+    look: dict[str, Any] = {"ls": "", "marker": "o", "color": LIGHT["pooled"], "mec": LIGHT["paper"]}
     handles = [
         Line2D([], [], ms=mark, label=count(int(size), "trial"), **look)
         for size, mark in zip(sizes, marks, strict=True)
     ]
     axes.figure.legend(handles=handles, loc="outside lower center", ncols=len(handles), handletextpad=0.4)
-
-
-def _rows_axis(axes: Any, labels: list[str]) -> None:
-    """Names at the left of rows, the first at the top."""
-    axes.set_yticks(np.arange(len(labels)), labels=labels)
-    for label in axes.get_yticklabels():
-        Names.prepare(label)
-    axes.set_ylim(len(labels) - 0.4, -0.6)
-    axes.tick_params(axis="y", length=0)
-    axes.grid(axis="y", visible=False)
-    axes.spines["left"].set_visible(False)
 
 
 @styled
@@ -235,18 +196,16 @@ def intervals(units: pd.DataFrame, tree: xr.DataTree, top: int = 10) -> Picture:
     axes.hlines(y, low, high, color=LIGHT["pooled"], lw=2.2)
     axes.plot(100 * shown["mean"], y, "o", color=LIGHT["pooled"], ms=6.5, label="pooled rate, 94% interval")
     axes.plot(100 * shown["raw"], y, "D", mfc="none", mec=LIGHT["raw"], mew=1.4, ms=5.5, label="raw rate")
-    if Hyperparameters.of(tree).logit_mean.ndim == 1:
-        mean = 100 * float(tree["posterior"]["mu"].mean())
+    mean = _mean_rate(tree)
+    if mean is not None:
         axes.axvline(mean, color=LIGHT["muted"], ls=":", lw=1.4, label="population mean", zorder=0)
-    _rows_axis(axes, [names(name, int(row)) for name, row in zip(shown.index, order, strict=True)])
-    _percent_axis(axes.xaxis, "rate (%)")
+    rows_axis(axes, [names(name, int(row)) for name, row in zip(shown.index, order, strict=True)])
+    percent_axis(axes.xaxis, "rate (%)")
     if top < len(units):
         column = shown["p_top"].to_numpy()
         axes.text(1.02, -0.75, f"P(top {top})", transform=axes.get_yaxis_transform(), va="bottom", fontsize=9)
         for row, value in enumerate(column):
-            axes.text(
-                1.02, row, probability(float(value)), transform=axes.get_yaxis_transform(), va="center", fontsize=9
-            )  # fmt: skip
+            beside(axes, row, probability(float(value)))
     figure.legend(loc="outside lower center", ncols=3)
     leader = shown.iloc[0]
     name = names.called(shown.index[0], int(order[0]))
@@ -256,13 +215,15 @@ def intervals(units: pd.DataFrame, tree: xr.DataTree, top: int = 10) -> Picture:
         )
     else:
         title = (
-            f"{name} has the highest pooled rate, {write(leader['mean'])}; it is truly the best with probability "
+            f"{name} has the highest pooled rate, {write(leader['mean'])}; it is truly the best with "
+            "probability "
             f"{probability(float(leader['p_best']))}"
         )
     finish(figure, title)
     what = "All units" if number == len(units) else f"The {number} units with the highest pooled rates"
     reading = (
-        f"{what}, highest first. The true rate lies on the line with 94% probability; a diamond far from its dot is a "
+        f"{what}, highest first. The true rate lies on the line with 94% probability; a diamond far from its "
+        "dot is a "
         "raw rate that pooling does not believe."
     )
     if top < len(units):
@@ -299,25 +260,25 @@ def budget(units: pd.DataFrame, total: float) -> Picture:
     low, high = shown["budget_change_low"] / scale, shown["budget_change_high"] / scale
     axes.hlines(y, low, high, color=LIGHT["ink"], lw=1.5, label="94% interval")
     axes.axvline(0, color=LIGHT["ink"], lw=0.9)
-    _rows_axis(axes, [names(name, int(row)) for name, row in zip(shown.index, order, strict=True)])
+    rows_axis(axes, [names(name, int(row)) for name, row in zip(shown.index, order, strict=True)])
     for row, value in enumerate(values):
-        axes.text(
-            1.02, row, amount(float(value), sign=True), transform=axes.get_yaxis_transform(), va="center", fontsize=9
-        )  # fmt: skip
+        beside(axes, row, amount(float(value), sign=True))
     axes.set_xlabel(f"change of the unit's budget, pooled less raw{unit}")
     axes.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}".replace("-", "−")))
     figure.legend(loc="outside lower center", ncols=3)
     moved = float(change[change > 0].sum())
     title = (
         f"Pooling moves {whole(moved)} of {whole(total)} between units ({100 * moved / total:.2g}%): "
-        f"most to {names.called(shown.index[0], int(order[0]))}, most from {names.called(shown.index[-1], int(order[-1]))}"
+        f"most to {names.called(shown.index[0], int(order[0]))}, most from "
+        f"{names.called(shown.index[-1], int(order[-1]))}"
         if moved > 0
         else "Pooling leaves the budget as it is"
     )
     finish(figure, title)
     what = "All units" if number == len(units) else f"The {number} units that change most"
     reading = (
-        f"{what}. The budget is split in proportion to the rates. Bars to the right get more than their raw rates would "
+        f"{what}. The budget is split in proportion to the rates. Bars to the right get more than their raw "
+        "rates would "
         "give them; where the interval crosses zero, the data do not say which way the change should go."
     )
     return Picture("budget", "Budget by pooled rather than raw rates", title, reading, figure, names)
@@ -332,7 +293,7 @@ def _thousands(largest: float) -> tuple[float, str]:
 
 @styled
 def population(tree: xr.DataTree) -> Picture:
-    """The population's mean and concentration: their marginals and their joint draws, or one row a group or segment."""
+    """The population's mean and concentration, each and jointly; with groups or segments, those of each."""
     known = Hyperparameters.of(tree)
     mu, kappa = 100 / (1 + np.exp(-known.logit_mean)), np.exp(known.log_concentration)
     if known.logit_mean.ndim == 2:
@@ -340,8 +301,8 @@ def population(tree: xr.DataTree) -> Picture:
     write = Rates([mu.std() / 100])
     figure = new_figure(WIDTH, 3.7)
     left, middle, right = figure.subplots(1, 3)
-    bounds = np.quantile(kappa, [0.001, 0.999])
-    kappa_bins = np.geomspace(*(bounds if bounds[1] > bounds[0] else (bounds[0] * 0.9, bounds[0] * 1.1)), 36)
+    low, high = (float(end) for end in np.quantile(kappa, [0.001, 0.999]))
+    kappa_bins = np.geomspace(low, high, 36) if high > low else np.geomspace(0.9 * low, 1.1 * low, 36)
     for axes, values, bins in ((left, mu, 36), (middle, kappa, kappa_bins)):
         axes.hist(values, bins=bins, color=LIGHT["pooled"], alpha=0.35, histtype="stepfilled")
         low, high = np.percentile(values, INTERVAL)
@@ -350,25 +311,28 @@ def population(tree: xr.DataTree) -> Picture:
         axes.axvline(np.median(values), color=LIGHT["pooled"], lw=1.6)
         axes.set(yticks=[], ylim=(-0.07 * top, top))
         axes.spines["left"].set_visible(False)
-    _percent_axis(left.xaxis, "mean rate μ (%)")
-    _log_axis(middle.xaxis, kappa_bins[0], kappa_bins[-1], "concentration κ (trials)")
+    percent_axis(left.xaxis, "mean rate μ (%)")
+    log_axis(middle.xaxis, kappa_bins[0], kappa_bins[-1], "concentration κ (trials)")
     step = max(1, len(mu) // JOINT_POINTS)
     right.plot(mu[::step], kappa[::step], ".", color=LIGHT["pooled"], alpha=0.35, ms=4, mew=0)
-    _percent_axis(right.xaxis, "mean rate μ (%)")
+    percent_axis(right.xaxis, "mean rate μ (%)")
     right.xaxis.set_major_locator(MaxNLocator(nbins=5))
     left.xaxis.set_major_locator(MaxNLocator(nbins=5))
-    _log_axis(right.yaxis, kappa.min(), kappa.max(), "concentration κ (trials)")
+    log_axis(right.yaxis, kappa.min(), kappa.max(), "concentration κ (trials)")
     for axes, heading in ((left, "mean"), (middle, "concentration"), (right, "both")):
         axes.set_title(heading)
     low, high = np.percentile(mu / 100, INTERVAL)
     title = (
         f"The population's mean rate is {write(mu.mean() / 100)} (94% interval {write.interval(low, high)}); "
-        f"knowing the population is worth about {significant(float(np.median(kappa)), 2)} trials of a unit's own"
+        f"knowing the population is worth about {significant(float(np.median(kappa)), 2)} trials of a unit's "
+        "own"
     )
     finish(figure, title)
     reading = (
-        "μ is the mean of the rates' population and κ says how alike its units are: it weighs like so many trials "
-        "against each unit's own. The thick line below each histogram is the 94% interval, the upright line the "
+        "μ is the mean of the rates' population and κ says how alike its units are: it weighs like so many "
+        "trials "
+        "against each unit's own. The thick line below each histogram is the 94% interval, the upright line "
+        "the "
         "median; each dot is a draw."
     )
     return Picture("population", "The population", title, reading, figure)
@@ -378,15 +342,15 @@ def _levels(tree: xr.DataTree, mu: np.ndarray, kappa: np.ndarray) -> Picture:
     """Mean and concentration of each group or segment."""
     dimension = str(tree["posterior"]["logit_mu"].dims[-1])
     labels = np.asarray(tree["posterior"][dimension])
-    means, medians = mu.mean(axis=0), np.median(kappa, axis=0)
+    means: Any = mu.mean(axis=0)
+    medians: Any = np.median(kappa, axis=0)
     write = Rates(mu.std(axis=0) / 100)
     names = Names(noun=dimension)
     order = np.argsort(-means, kind="stable")
     first, last = order[0], order[-1]
-    title = (
-        f"Mean rates of {count(len(order), dimension)} run from {write(means[last] / 100)} "
-        f"({names.called(labels[last], int(last))}) to {write(means[first] / 100)} ({names.called(labels[first], int(first))})"
-    )
+    lowest = f"{write(means[last] / 100)} ({names.called(labels[last], int(last))})"
+    highest = f"{write(means[first] / 100)} ({names.called(labels[first], int(first))})"
+    title = f"Mean rates of {count(len(order), dimension)} run from {lowest} to {highest}"
     if len(order) <= MAX_ROWS:
         figure = new_figure(WIDTH, 1.5 + 0.28 * len(order))
         left, right = figure.subplots(1, 2, sharey=True)
@@ -394,17 +358,17 @@ def _levels(tree: xr.DataTree, mu: np.ndarray, kappa: np.ndarray) -> Picture:
             ends = np.percentile(values[:, order], INTERVAL, axis=0)
             axes.hlines(np.arange(len(order)), *ends, color=LIGHT["pooled"], lw=2.2)
             axes.plot(centre[order], np.arange(len(order)), "o", color=LIGHT["pooled"], ms=6)
-            _rows_axis(axes, [names(labels[i], int(i)) for i in order])
-        _percent_axis(left.xaxis, "mean rate μ (%)")
+            rows_axis(axes, [names(labels[i], int(i)) for i in order])
+        percent_axis(left.xaxis, "mean rate μ (%)")
         ends = np.percentile(kappa, INTERVAL, axis=0)
-        _log_axis(right.xaxis, ends.min(), ends.max(), "concentration κ (trials)")
+        log_axis(right.xaxis, ends.min(), ends.max(), "concentration κ (trials)")
         reading = f"One row a {dimension}, 94% intervals. A high κ says that the units within are alike."
     else:
         figure = new_figure(WIDTH, 5.4)
         axes = figure.add_subplot()
         axes.plot(means, medians, ".", color=LIGHT["pooled"], alpha=0.5, ms=5)
-        _percent_axis(axes.xaxis, "mean rate μ, posterior mean (%)")
-        _log_axis(axes.yaxis, medians.min(), medians.max(), "concentration κ, posterior median (trials)")
+        percent_axis(axes.xaxis, "mean rate μ, posterior mean (%)")
+        log_axis(axes.yaxis, medians.min(), medians.max(), "concentration κ, posterior median (trials)")
         reading = f"One dot a {dimension}. A high κ says that the units within are alike."
     finish(figure, title)
     return Picture("population", f"The {dimension}s", title, reading, figure, names)
@@ -412,7 +376,7 @@ def _levels(tree: xr.DataTree, mu: np.ndarray, kappa: np.ndarray) -> Picture:
 
 @styled
 def predictive(check: PredictiveCheck) -> Picture:
-    """Whether data made up by the fitted model look like those observed, by mean and standard deviation of raw rates."""
+    """Whether data made up by the fitted model look like those observed, by mean and spread of raw rates."""
     with_prior = check.prior_mean is not None and check.prior_sd is not None
     figure = new_figure(WIDTH, 5.4 if with_prior else 3.3)
     grid = figure.subplots(1 + with_prior, 2, squeeze=False)
@@ -428,13 +392,17 @@ def predictive(check: PredictiveCheck) -> Picture:
             axes = grid[row, column]
             # A strange replicate or two must not squeeze the rest into one bar.
             low, high = np.percentile(100 * values, [0.2, 99.8])
-            low, high = _padded(min(low, 100 * observed), max(high, 100 * observed), 0.03)
+            low, high = padded(min(low, 100 * observed), max(high, 100 * observed), 0.03)
             low, high = max(low, 0.0), min(high, 100.0)
-            axes.hist(
-                100 * values, bins=np.linspace(low, high, 41), color=colour, alpha=0.4, label=f"replicated ({kind})", edgecolor=colour, histtype="stepfilled",
-            )  # fmt: skip
+            look: dict[str, Any] = {
+                "color": colour,
+                "edgecolor": colour,
+                "alpha": 0.4,
+                "histtype": "stepfilled",
+            }
+            axes.hist(100 * values, bins=np.linspace(low, high, 41), label=f"replicated ({kind})", **look)
             axes.axvline(100 * observed, color=LIGHT["raw"], lw=2.2, ls="--", label="observed")
-            _percent_axis(axes.xaxis, f"{what} of the units' raw rates (percentage points)" if column else
+            percent_axis(axes.xaxis, f"{what} of the units' raw rates (percentage points)" if column else
                           f"{what} of the units' raw rates (%)")  # fmt: skip
             axes.set(yticks=[], title=f"{what}, {when}")
             axes.spines["left"].set_visible(False)
@@ -445,127 +413,18 @@ def predictive(check: PredictiveCheck) -> Picture:
         title = "The model makes data like these: observed mean and spread lie among the replicated ones"
     else:
         wrong = " and ".join(what for what, p in (("mean", check.p_mean), ("spread", check.p_sd)) if p < 0.05)
-        title = f"The model does not make data like these: the observed {wrong} is unusual among the replicated ones"
+        title = f"The model does not make data like these: the observed {wrong} is unusual among them"
     finish(figure, title)
     reading = (
-        "Each histogram is of made-up data sets with the same units and trials; the dashed line is the data set at hand. "
-        f"A dashed line outside its upper histogram would say that the model does not fit (tail probabilities "
+        "Each histogram is of made-up data sets with the same units and trials; the dashed line is the data "
+        "set at hand. "
+        "A dashed line outside its upper histogram would say that the model does not fit (tail "
+        "probabilities "
         f"{check.p_mean:.2f} for the mean, {check.p_sd:.2f} for the spread)."
     )
     if with_prior:
         reading += " The lower histograms show what the prior alone expected."
     return Picture("predictive", "Predictive check", title, reading, figure)
-
-
-def _traced(tree: xr.DataTree, rows: pd.DataFrame) -> dict[str, np.ndarray]:
-    """Draws [chain, draw] of the two hyperparameters, and of the variable that mixed worst."""
-    posterior = tree["posterior"].to_dataset()
-    prefix = "population_" if "population_logit_mu" in posterior else ""
-    found: dict[str, np.ndarray] = {}
-    worst = str(rows["rhat"].idxmax()) if rows["rhat"].notna().any() else ""
-    for name in (f"{prefix}logit_mu", f"{prefix}log_kappa"):
-        values = np.asarray(posterior[name], dtype=np.float64)
-        if values.ndim == 2:
-            found[name] = values
-            continue
-        labels = [label for label in rows.index if str(label).startswith(f"{name}[")]
-        rhats = rows.loc[labels, "rhat"].to_numpy()
-        at = int(np.nanargmax(rhats)) if np.isfinite(rhats).any() else 0
-        found[labels[at]] = values.reshape(*values.shape[:2], -1)[:, :, at]
-    if worst and rows.loc[worst, "rhat"] > MAX_RHAT and worst not in found:
-        variable = worst.partition("[")[0]
-        labels = [label for label in rows.index if label == worst or str(label).startswith(f"{variable}[")]
-        values = np.asarray(posterior[variable], dtype=np.float64)
-        # The hyperparameters under their other names say nothing new.
-        if values.ndim > 2:
-            found[worst] = values.reshape(*values.shape[:2], -1)[:, :, labels.index(worst)]
-    return found
-
-
-@styled
-def traces(tree: xr.DataTree) -> Picture:
-    """The chains' traces and rank histograms, with R-hat and effective sample sizes."""
-    rows = table(tree)
-    variables = _traced(tree, rows)
-    chains = next(iter(variables.values())).shape[0]
-    figure = new_figure(WIDTH, 0.9 + 2.15 * len(variables))
-    grid = figure.subplots(len(variables), 2, squeeze=False, width_ratios=[2.3, 1])
-    diverging = np.asarray(tree["sample_stats"]["diverging"])
-    diverging = diverging.reshape(*diverging.shape[:2], -1).any(axis=-1)
-    step = 1
-    for (name, values), (left, right) in zip(variables.items(), grid, strict=True):
-        chosen = _apart(values, len(CHAINS))
-        step = max(1, values.shape[1] // TRACE_POINTS)
-        bins = min(20, max(2, values.size // (25 * chains)))
-        ranks = (stats.rankdata(values).reshape(values.shape) - 0.5) / values.size
-        for at, chain in enumerate(chosen):
-            colour, drawn = LIGHT[CHAINS[at]], np.arange(0, values.shape[1], step)
-            left.plot(drawn, values[chain, drawn], color=colour, lw=0.6, alpha=0.8)
-            bad = np.flatnonzero(diverging[chain])
-            if len(bad):
-                left.plot(bad, values[chain, bad], "x", color=LIGHT["bad"], ms=4, mew=1)
-            share, edges = np.histogram(ranks[chain], bins=bins, range=(0, 1))
-            middle = (edges[:-1] + edges[1:]) / 2
-            right.plot(
-                middle, share * bins / values.shape[1], color=colour, lw=1.1, marker=MARKERS[at], ms=3,
-                label=f"chain {chain}",
-            )  # fmt: skip
-        spread = 1.88 * np.sqrt(bins * (1 - 1 / bins) / values.shape[1])
-        right.axhspan(max(0, 1 - spread), 1 + spread, color=LIGHT["muted"], alpha=0.15, lw=0)
-        right.set(
-            xlim=(0, 1), ylim=(0, None), xticks=[0, 0.5, 1], xticklabels=["lowest", "middle", "highest"]
-        )
-        right.set(title="ranks of each chain's draws", ylabel="relative frequency")
-        row = rows.loc[name]
-        left.set(xlim=(0, values.shape[1] - 1 or 1), ylabel=_symbol(name))
-        left.set_title(_said(name, row), parse_math=False)
-    grid[-1, 0].set_xlabel("draw" + (f" (one in {step} shown)" if step > 1 else ""))
-    handles, labels = grid[0, 1].get_legend_handles_labels()
-    if diverging.any():
-        handles.append(Line2D([], [], ls="", marker="x", color=LIGHT["bad"], ms=5))
-        labels.append("divergent transition")
-    figure.legend(handles, labels, loc="outside lower center", ncols=7)
-    mixed = (
-        "The chains agree and mix well"
-        if tree.attrs.get("converged")
-        else "These draws should not be trusted yet"
-    )
-    worst = f"largest R-hat {rows['rhat'].max():.3f}, smallest effective sample {rows[['ess_bulk', 'ess_tail']].min().min():,.0f}"
-    title = f"{mixed}: {worst}"
-    finish(figure, title)
-    reading = (
-        "Good chains look alike: one band of noise at the left, without drifts, steps or a chain that stays apart, and "
-        "at the right lines that hover about 1 (within the grey band, mostly). "
-        + (
-            f"Shown are the {len(CHAINS)} of {chains} chains whose means lie furthest apart. "
-            if chains > len(CHAINS)
-            else ""
-        )
-        + f"R-hat should be below {MAX_RHAT}, effective sample sizes above 100 a chain."
-    )
-    return Picture("traces", "Sampling", title, reading, figure)
-
-
-def _apart(values: np.ndarray, number: int) -> np.ndarray:
-    """The chains to show: all, or those with the lowest and the highest means."""
-    if len(values) <= number:
-        return np.arange(len(values))
-    order = np.argsort(values.mean(axis=1), kind="stable")
-    return np.sort(np.concatenate([order[: number // 2], order[-(number - number // 2) :]]))
-
-
-def _symbol(name: str) -> str:
-    """A variable as the field writes it."""
-    symbol = {"logit_mu": "logit μ", "log_kappa": "log κ"}.get(
-        name.removeprefix("population_").partition("[")[0]
-    )
-    return symbol or name.partition("[")[0]
-
-
-def _said(name: str, row: pd.Series) -> str:
-    if not np.isfinite(row["rhat"]):
-        return name
-    return f"{name}: R-hat {row['rhat']:.3f}, effective sample {row['ess_bulk']:,.0f} (tails {row['ess_tail']:,.0f})"
 
 
 @styled
@@ -578,8 +437,8 @@ def rate_picture(posterior: RatePosterior, times: tuple[int, ...] = CAMPAIGN_TIM
     """
     alpha, beta = posterior.prior.alpha, posterior.prior.beta
     panels = [posterior, *(posterior.at(posterior.trials * n) for n in times)]
-    likelihoods = [stats.beta(p.successes + 1, p.trials - p.successes + 1) for p in panels]
-    prior = stats.beta(alpha, beta)
+    likelihoods: list[Any] = [stats.beta(p.successes + 1, p.trials - p.successes + 1) for p in panels]
+    prior: Any = stats.beta(alpha, beta)
     limits, shared = _rate_limits(prior, panels, likelihoods)
     rows = -(-len(panels) // 2)
     figure = new_figure(WIDTH, 0.9 + 2.5 * rows)
@@ -610,7 +469,7 @@ def rate_picture(posterior: RatePosterior, times: tuple[int, ...] = CAMPAIGN_TIM
             f"94% interval {write.interval(found['low'], found['high'])}"
         )
     for axes in grid[max(0, len(panels) - 2) if shared else 0 : len(panels)]:
-        _percent_axis(axes.xaxis, "rate (%)")
+        percent_axis(axes.xaxis, "rate (%)")
         axes.tick_params(labelbottom=True)
     handles, labels = grid[0].get_legend_handles_labels()
     figure.legend(handles, labels, loc="outside lower center", ncols=3)
@@ -620,7 +479,8 @@ def rate_picture(posterior: RatePosterior, times: tuple[int, ...] = CAMPAIGN_TIM
     )
     finish(figure, title)
     reading = (
-        "The posterior lies between prior and likelihood, nearer to the one that knows more. The prior weighs like "
+        "The posterior lies between prior and likelihood, nearer to the one that knows more. The prior "
+        "weighs like "
         f"{significant(alpha + beta)} trials, so that many trials with the same share win over it."
     )
     return Picture("rate", "Prior, likelihood and posterior", title, reading, figure)
@@ -631,7 +491,7 @@ def _rate_limits(
 ) -> tuple[list[tuple[float, float]], bool]:
     """Limits of each panel's rates, and whether they are the same for all.
 
-    One scale shows the posterior narrowing; where the narrowest would be a mere line on it, each panel has its own.
+    One scale shows the posterior narrowing; where the narrowest would be a mere line, each panel has its own.
     """
     ends = [0.0005, 0.9995]
     own = [

@@ -14,8 +14,8 @@ _DIRECTION = {*range(0x202A, 0x202F), *range(0x2066, 0x206A)}
 def visible(name: Any) -> str:
     r"""A name with control characters spelt out, so that nothing obeys them.
 
-    Terminal escapes, line breaks, marks that change the direction of writing and lone surrogates become \x1b, \n,
-    \u202e and the like; everything else stays.
+    Terminal escapes, line breaks, marks that change the direction of writing and lone surrogates become \x1b,
+    \n, \u202e and the like; everything else stays.
 
     >>> visible("plain, \x1b[31mred")
     'plain, \\x1b[31mred'

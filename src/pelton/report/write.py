@@ -8,6 +8,7 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
+import numpy as np
 import pandas as pd
 import xarray as xr
 
@@ -83,7 +84,7 @@ def aside(out: Path) -> Iterator[Path]:
 
 
 def _to_disk(file: Path) -> None:
-    """Waits until the file's bytes are on the disk, so that not even a power cut leaves half of it under its name."""
+    """Waits until the file's bytes are on the disk: not even a power cut leaves half of it under its name."""
     with file.open("rb") as handle:
         try:
             os.fsync(handle.fileno())
@@ -122,7 +123,8 @@ def write_report(
         ArgumentError, DataError: as for `decisions.unit_table`.
 
     >>> import pelton, tempfile
-    >>> tree = pelton.sample(pelton.PartialPooling([9, 22, 31], [138, 72, 157]), chains=2, warmup=200, draws=200)
+    >>> model = pelton.PartialPooling([9, 22, 31], [138, 72, 157])
+    >>> tree = pelton.sample(model, chains=2, warmup=200, draws=200)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     [path.name for path in write_report(tree, folder)][:3]
     ['posterior.nc', 'units.csv', 'report.html']
@@ -153,10 +155,11 @@ def _pictures(tree: xr.DataTree, units: pd.DataFrame, top: int, budget: float | 
     """The pictures that this fit allows, in the order of the report."""
     from pelton.models.decisions import predictive_check
     from pelton.report import pictures as draw
+    from pelton.report.traces import traces
 
     learnt = tree.attrs.get("sampler") != "conjugate"
     found = []
-    if (units["trials"] > 0).any():
+    if bool(np.any(units["trials"].to_numpy() > 0)):
         found.append(draw.shrinkage(units, tree))
     found.append(draw.intervals(units, tree, top))
     if budget is not None:
@@ -167,5 +170,5 @@ def _pictures(tree: xr.DataTree, units: pd.DataFrame, top: int, budget: float | 
     with contextlib.suppress(DataError):
         found.append(draw.predictive(predictive_check(tree)))
     if learnt:
-        found.append(draw.traces(tree))
+        found.append(traces(tree))
     return found
