@@ -87,8 +87,8 @@ def notes(results: Results) -> list[str]:
     ]
     if base.answer == "few draws":
         lines.append(
-            f"With {base.ess * base.runs:.0f} effective draws the reference's own ESS is a rough estimate: take the "
-            "ratios as good to a factor of two."
+            f"With {base.ess * base.runs:.0f} effective draws the reference's own ESS is a rough estimate: "
+            "take the ratios as good to a factor of two or three."
         )
     if any(row.cold_ess is not None for row in results.rows):
         lines.append(

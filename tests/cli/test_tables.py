@@ -3,6 +3,7 @@
 from pathlib import Path
 
 import numpy as np
+import pandas as pd
 import pytest
 
 from pelton.cli.tables import Columns, read_table
@@ -53,12 +54,13 @@ def test_names_over_lines_keep_what_looks_like_a_comment(read):
     assert notes == []
 
 
-def test_comments_among_rows_are_told(read):
-    frame, notes = read("shop,visits,sales\nA,120,10\n#B,80,9\nC,70,8\n")
-    assert frame["shop"].tolist() == ["A", "C"]
-    assert "line 3" in notes[0]
-    with pytest.raises(DataError, match=r"empty.*line 2, 3"):
-        read("shop,visits,sales\n#1,120,10\n#2,80,9\n")
+def test_comments_below_the_header_are_told_from_names(read):
+    frame, notes = read(
+        'shop,visits,sales\nA,120,10\n# closed, "1 May\n# a note\n#summer,80,9\n"#sale",70,8\n'
+    )
+    assert frame["shop"].tolist() == ["A", "#summer", "#sale"]
+    assert len(notes) == 1
+    assert "1 of them (first: line 5)" in notes[0]
 
 
 def test_numbers_and_what_is_none(read):
@@ -85,11 +87,20 @@ def test_columns_that_stand_twice(read):
         read("shop,visits,sales\nA,1,2\n", columns=Columns(("visits", "sales"), ("shopp",)))
 
 
-def test_a_million_rows_are_read_in_seconds(tmp_path):
+def test_many_rows(tmp_path):
     path = tmp_path / "large.csv"
     path.write_text("shop,visits,sales\n" + "".join(f"s{i},100,7\n" for i in range(200_000)))
     frame, _ = read_table(str(path), COLUMNS)
     assert len(frame) == 200_000
+
+
+def test_parquet_keeps_names_and_makes_no_column_an_index(tmp_path):
+    frame = pd.DataFrame({"shop": ["007", "7"], "visits": [100, 50], "sales": [12, None]})
+    frame.astype({"shop": "category"}).set_index("visits").to_parquet(tmp_path / "data.parquet")
+    read, _ = read_table(str(tmp_path / "data.parquet"), COLUMNS)
+    assert read["shop"].tolist() == ["007", "7"]
+    assert read["visits"].tolist() == [100, 50]
+    assert np.isnan(read["sales"].iloc[1])
 
 
 def test_examples_are_read_by_name():

@@ -12,7 +12,7 @@ def fitted():
     """Categories, and the tree of a short fit."""
     frame = load("categories")
     model = pelton.PartialPooling.from_frame(frame, successes="clicks", trials="impressions", unit="category")
-    return pelton.sample(model, chains=2, warmup=200, draws=300, groups=["prior_predictive"], progress=False)
+    return pelton.sample(model, chains=2, warmup=500, draws=1000, groups=["prior_predictive"], progress=False)
 
 
 @pytest.fixture

@@ -35,7 +35,7 @@ def overlaps(figure, texts):
     ]
 
 
-@pytest.mark.parametrize("units", [2, 3, 40, 1500])
+@pytest.mark.parametrize("units", [3, 1500])
 def test_pictures_draw_at_any_number_of_units(simulated, tmp_path, units):
     for picture in all_pictures(simulated(units), top=5, budget=1000.0):
         picture.save_png(tmp_path / "a.png")
@@ -63,7 +63,7 @@ def test_pictures_of_a_sampled_fit(fitted, tmp_path):
         ET.fromstring(picture.svg())
 
 
-@pytest.mark.parametrize("units", [5, 300])
+@pytest.mark.parametrize("units", [3, 300])
 def test_labels_do_not_overlap(simulated, units):
     tree = simulated(units)
     picture = pictures.shrinkage(unit_table(tree), tree)
@@ -76,7 +76,7 @@ def test_labels_do_not_overlap(simulated, units):
 
 
 def test_budget_title_adds_up(simulated):
-    units = unit_table(simulated(12), budget=1000.0)
+    units = unit_table(simulated(3), budget=1000.0)
     moved = units["budget_change"].clip(lower=0).sum()
     title = pictures.budget(units, 1000.0).title
     assert f"{moved:,.0f} of 1,000" in title

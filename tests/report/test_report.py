@@ -123,11 +123,11 @@ def test_an_unconverged_tree_gets_a_banner(fitted, tmp_path):
 
 
 def test_many_units_are_cut_with_a_note(simulated, tmp_path):
-    write_report(simulated(250), tmp_path)
+    write_report(simulated(300), tmp_path)
     page = (tmp_path / "report.html").read_text(encoding="utf-8")
-    assert "The 200 units with the highest pooled rates; the file units.csv has all 250." in page
+    assert "The 200 units with the highest pooled rates; the file units.csv has all 300." in page
     assert page.count('<tr><th scope="row">') == 200 + 6
-    assert len(pd.read_csv(tmp_path / "units.csv")) == 250
+    assert len(pd.read_csv(tmp_path / "units.csv")) == 300
 
 
 def test_findings_in_words(fitted):

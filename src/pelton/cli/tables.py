@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -126,34 +126,54 @@ def _wanted(header: Sequence[str], columns: Columns) -> None:
             )
 
 
-def _lines(text: str, skipped: list[int]) -> Iterator[str]:
-    """Lines, empty in place of comments (# at the start, outside quotes); their numbers go to skipped."""
-    quoted = False
-    for number, line in enumerate(io.StringIO(text, newline=""), start=1):
-        if not quoted and line.startswith("#"):
-            skipped.append(number)
-            # An empty line keeps the reader's line numbers right, and is no row.
-            yield "\n"
-            continue
-        quoted ^= line.count('"') % 2 == 1
-        yield line
+class _Lines:
+    """Lines of a text, empty in place of comments.
+
+    Above the header every line that starts with # is a comment. Below it, where a unit may be called #summer,
+    only a line with another number of fields than the header is.
+
+    Attributes:
+        fields: of the header, set once it is read.
+        kept: numbers of the lines below the header that start with # and are rows.
+    """
+
+    def __init__(self, text: str, delimiter: str):
+        self.text = text
+        self.delimiter = delimiter
+        self.fields: int | None = None
+        self.kept: list[int] = []
+
+    def __iter__(self) -> Iterator[str]:
+        quoted = False
+        for number, line in enumerate(io.StringIO(self.text, newline=""), start=1):
+            if not quoted and line.startswith("#"):
+                if self.fields is None or len(next(self.reader([line]))) != self.fields:
+                    # An empty line keeps the reader's line numbers right, and is no row.
+                    yield "\n"
+                    continue
+                self.kept.append(number)
+            quoted ^= line.count('"') % 2 == 1
+            yield line
+
+    def reader(self, lines: Iterable[str]) -> Any:
+        return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.delimiter != "\t")
 
 
 def _from_text(
     text: str, data: str, delimiter: str | None, columns: Columns
 ) -> tuple[pd.DataFrame, list[str]]:
-    top = next((line for line in _lines(text, []) if line.strip()), None)
+    top = next((line for line in _Lines(text, ",") if line.strip()), None)
     if top is None:
         raise DataError(f"{data!r} is empty; it holds comments alone")
     if delimiter is None:
         # Spreadsheets separate by semicolons where the comma is the decimal sign.
         delimiter = next((mark for mark in ",;\t|" if mark in top), ",")
-    skipped: list[int] = []
-    reader = csv.reader(_lines(text, skipped), delimiter=delimiter, skipinitialspace=delimiter != "\t")
+    lines = _Lines(text, delimiter)
+    reader = lines.reader(lines)
     found: list[list[str]] = [[] for _ in columns.all]
     try:
         header = [name.strip() for name in next(row for row in reader if any(row))]
-        before = len(skipped)
+        lines.fields = len(header)
         _wanted(header, columns)
         places = [header.index(name) for name in columns.all]
         for row in reader:
@@ -162,25 +182,19 @@ def _from_text(
                     column.append(row[place])
             elif "".join(row).strip():
                 raise DataError(
-                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has "
-                    f"{len(header)}; put a "
-                    "name or number that holds the separator in quotes"
+                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}; "
+                    "put a name or number that holds the separator in quotes"
                 )
     except csv.Error as error:
         raise DataError(f"{data!r}, line {reader.line_num}: {error}") from None
-    notes = []
-    if len(skipped) > before:
-        lines = ", ".join(map(str, skipped[before : before + 5])) + (
-            ", ..." if len(skipped) > before + 5 else ""
-        )
-        notes.append(
-            f"lines below the header that start with '#' were taken as comments, {len(skipped) - before} of "
-            "them "
-            f"(line {lines}); put a name that starts so in quotes"
-        )
     if not found[0]:
-        said = f" ({notes[0]})" if notes else ""
-        raise DataError(f"{data!r}: the table is empty; it has a header and no rows{said}")
+        raise DataError(f"{data!r}: the table is empty; it has a header and no rows")
+    notes = []
+    if lines.kept:
+        notes.append(
+            f"rows that start with '#' were read as data, {len(lines.kept)} of them (first: line {lines.kept[0]}); "
+            "delete them if they are meant as comments"
+        )
     texts = dict(zip(columns.all, found, strict=True))
     read = {
         name: _label(texts[name]) if name in columns.labels else _numbers(texts[name]) for name in columns.all
