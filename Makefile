@@ -18,7 +18,7 @@ $(STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 demo: $(STAMP)  ## fit the bundled categories, print the table, write posterior and report to demo-out/
-	$(BIN)/pelton fit example:categories --prior mean-concentration:2,2,1,1.5 --budget 48000000 --top 5 --out demo-out
+	$(BIN)/pelton fit example:categories --successes clicks --trials impressions --unit category --prior mean-concentration:2,2,1,1.5 --budget 48000000 --top 5 --out demo-out
 
 test: $(STAMP)  ## the tests, in under 20 minutes on two cores
 	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"

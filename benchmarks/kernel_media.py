@@ -155,9 +155,7 @@ def compare(panel: Panel, l_max: int = 13, rounds: int = 15) -> list[Report]:
             # The quick one is timed as the median of a few, or a single interruption would make its round.
             repeats = 5 if name == "pelton, fused" else 1
             seconds[name].append(
-                statistics.median(
-                    _seconds(run, panel[1:5], panel.spend, panel.target) for _ in range(repeats)
-                )
+                statistics.median(_seconds(run, panel[1:5], panel.spend, panel.target) for _ in range(repeats))
             )
     ours = seconds["pelton, fused"]
     size = panel.spend.size

@@ -175,9 +175,7 @@ def posterior_moments(
     weights /= weights.sum()
     edge = float(weights[ring].sum())
     if edge > EDGE_MASS:
-        raise ModelError(
-            f"{edge:.1e} of the posterior's mass lies at the grid's edge (at most {EDGE_MASS:.0e})"
-        )
+        raise ModelError(f"{edge:.1e} of the posterior's mass lies at the grid's edge (at most {EDGE_MASS:.0e})")
     columns = dict(zip(NAMES, (*shapes(*positions.T), *positions.T), strict=True))
     mean = {name: float(weights @ column) for name, column in columns.items()}
     sd = {name: float(np.sqrt(weights @ (column - mean[name]) ** 2)) for name, column in columns.items()}

@@ -97,9 +97,7 @@ class _Chain:
     def tune(self) -> float:
         """A step accepted about three times in ten, by stochastic approximation while the chain runs."""
         log_step, kept = math.log(2 / math.sqrt(len(self.successes))), []
-        for number, (normals, log_uniforms) in enumerate(
-            zip(*self.randomness(PILOT_SWEEPS, PILOT_MOVES), strict=True)
-        ):
+        for number, (normals, log_uniforms) in enumerate(zip(*self.randomness(PILOT_SWEEPS, PILOT_MOVES), strict=True)):
             self.sweep(math.exp(log_step) * normals, log_uniforms)
             log_step += 2 * (self.accepted / PILOT_MOVES - TARGET_ACCEPTANCE) / math.sqrt(number + 1)
             kept.append(log_step)

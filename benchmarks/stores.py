@@ -225,9 +225,7 @@ def _row(system: _System, truth: Moments) -> Row:
         answer = "few draws"
     first = system.runs[0].details
     medians = {
-        key: median(run.details[key] for run in system.runs)
-        for key, value in first.items()
-        if isinstance(value, float)
+        key: median(run.details[key] for run in system.runs) for key, value in first.items() if isinstance(value, float)
     }
     return Row(
         system=system.name,
@@ -248,9 +246,7 @@ def _fresh(
     counts: Path, sampler: str, *, seed: int, cache: Path, warmup: int, summaries: bool = False
 ) -> dict[str, float]:
     """A fresh process, from its start to its draws: seconds, ess and peak_bytes."""
-    environment = {
-        name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")
-    }
+    environment = {name: value for name, value in os.environ.items() if not name.startswith("JAX_COMPILATION_CACHE")}
     environment["PELTON_CACHE_DIR"] = str(cache)
     command = [sys.executable, "-m", "pelton.benchmarks.fresh", str(counts), "--sampler", sampler]
     for name, value in (("chains", CHAINS), ("warmup", warmup), ("draws", FRESH_DRAWS), ("seed", seed)):
@@ -260,9 +256,7 @@ def _fresh(
     ended = subprocess.run(command, env=environment, capture_output=True, text=True, check=False)
     if ended.returncode:
         last = ended.stderr.strip().splitlines()[-1:] or ["no message"]
-        raise PeltonError(
-            f"a fresh process that sampled by {sampler} ended with status {ended.returncode}: {last[0]}"
-        )
+        raise PeltonError(f"a fresh process that sampled by {sampler} ended with status {ended.returncode}: {last[0]}")
     found = json.loads(ended.stdout.splitlines()[-1])
     return {"seconds": found["done"] - began, "ess": found["ess"], "peak_bytes": found["peak_bytes"]}
 

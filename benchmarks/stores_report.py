@@ -130,9 +130,7 @@ def table(results: Results, width: int | None = None) -> Table:
         shown.add_column(COLUMNS[at], justify="left" if text else "right", no_wrap=at != 0)
     for row in results.rows:
         texts = cells(row)
-        shown.add_row(
-            *(texts[at] for at in kept), style={"WRONG": "red", "few draws": "yellow"}.get(row.answer)
-        )
+        shown.add_row(*(texts[at] for at in kept), style={"WRONG": "red", "few draws": "yellow"}.get(row.answer))
     return shown
 
 

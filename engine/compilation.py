@@ -4,16 +4,18 @@ import os
 import threading
 import time
 from collections import OrderedDict
-from collections.abc import Callable, Hashable, Iterator
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 
 _CAPACITY = 64
 _lock = threading.RLock()
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
+_shapes: dict[Hashable, Any] = {}
 
 
 def _signature(args: tuple) -> Hashable:
@@ -21,11 +23,23 @@ def _signature(args: tuple) -> Hashable:
     return treedef, tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
 
 
+class Request(NamedTuple):
+    """A program to compile: build(*static) for arguments of the shapes of `args`, arrays or ShapeDtypeStructs.
+
+    The function must build the program from its static arguments alone: whatever else it closed over would be frozen
+    into the cache.
+    """
+
+    build: Callable[..., Callable]
+    static: tuple
+    args: tuple
+
+
 class Compiler:
     """Compiles the programs of one run, and counts the seconds that took.
 
-    A program is looked up by its function, its static arguments, the shapes of its arguments and the precision. The
-    function must build the program from those alone: whatever else it closed over would be frozen into the cache.
+    A program is looked up by its function, its static arguments, the shapes of its arguments, the precision and the
+    device.
 
     Attributes:
         seconds: spent tracing and compiling so far; 0 where every program was at hand.
@@ -36,19 +50,41 @@ class Compiler:
 
     def __call__(self, build: Callable[..., Callable], static: tuple, args: tuple) -> Callable:
         """The compiled form of build(*static), for arguments of the shapes of `args`."""
-        key = (build, static, _signature(args), jax.config.jax_enable_x64, jax.default_backend())
+        return self.together([Request(build, static, args)])[0]
+
+    def result_shapes(self, request: Request) -> Any:
+        """Shapes of what the program returns, traced once."""
+        key = (request.build, request.static, _signature(request.args), jax.config.jax_enable_x64)
         with _lock:
-            if key in _programs:
+            if key not in _shapes:
+                started = time.perf_counter()
+                _shapes[key] = jax.eval_shape(request.build(*request.static), *request.args)
+                self.seconds += time.perf_counter() - started
+            return _shapes[key]
+
+    def together(self, requests: Sequence[Request]) -> list[Callable]:
+        """The compiled forms of several programs; those not at hand are compiled side by side."""
+        settings = (jax.config.jax_enable_x64, jax.default_backend())
+        keys = [(r.build, r.static, _signature(r.args), *settings) for r in requests]
+        with _lock:
+            missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in _programs}
+            if missing:
+                started = time.perf_counter()
+                with _persistent_cache(), ThreadPoolExecutor(len(missing)) as pool:
+                    # Tracing holds the interpreter, compiling does not: each is handed over as soon as it is traced.
+                    found = [
+                        pool.submit(jax.jit(request.build(*request.static)).lower(*request.args).compile)
+                        for request in missing.values()
+                    ]
+                    for key, future in zip(missing, found, strict=True):
+                        _programs[key] = future.result()
+                self.seconds += time.perf_counter() - started
+            for key in keys:
                 _programs.move_to_end(key)
-                return _programs[key]
-            started = time.perf_counter()
-            with _persistent_cache():
-                program = jax.jit(build(*static)).lower(*args).compile()
-            self.seconds += time.perf_counter() - started
-            _programs[key] = program
-            if len(_programs) > _CAPACITY:
+            compiled = [_programs[key] for key in keys]
+            while len(_programs) > _CAPACITY:
                 _programs.popitem(last=False)
-            return program
+            return compiled
 
 
 def cache_folder() -> Path:

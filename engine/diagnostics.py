@@ -58,15 +58,19 @@ class Diagnosis:
         }
 
 
-def table(tree: xr.DataTree) -> pd.DataFrame:
+def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
     """R-hat, bulk and tail ESS and the Monte Carlo errors of every sampled scalar of the posterior group.
 
     Rates and other conjugate draws are left out: given the hyperparameters they are independent.
 
+    Args:
+        tree: with a posterior group.
+        errors: whether to work out the Monte Carlo errors too.
+
     Returns:
         One row a scalar: mean, sd, mcse_mean, mcse_sd, ess_bulk, ess_tail, rhat. Constants have NaN.
     """
-    from arviz_stats.base import array_stats
+    from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
     posterior = tree["posterior"].to_dataset()
     names = [n for n in posterior.data_vars if posterior[n].attrs.get("conjugate") is None]
@@ -85,8 +89,9 @@ def table(tree: xr.DataTree) -> pd.DataFrame:
     found = {name: np.full(len(draws), np.nan) for name in ("mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "rhat")}
     if varies.any() and draws.shape[2] >= 4:
         moving = draws[varies]
-        found["mcse_mean"][varies] = array_stats.mcse(moving, method="mean")
-        found["mcse_sd"][varies] = array_stats.mcse(moving, method="sd")
+        if errors:
+            found["mcse_mean"][varies] = array_stats.mcse(moving, method="mean")
+            found["mcse_sd"][varies] = array_stats.mcse(moving, method="sd")
         found["ess_bulk"][varies] = array_stats.ess(moving, method="bulk")
         found["ess_tail"][varies] = array_stats.ess(moving, method="tail", prob=(0.05, 0.95))
         found["rhat"][varies] = array_stats.rhat(moving, method="rank")
@@ -98,7 +103,7 @@ def table(tree: xr.DataTree) -> pd.DataFrame:
 
 def diagnose(tree: xr.DataTree) -> Diagnosis:
     """Checks a tree's posterior and sample_stats groups against the usual limits."""
-    rows = table(tree).dropna(how="all", subset=["rhat"])
+    rows = table(tree, errors=False).dropna(how="all", subset=["rhat"])
     stats = tree["sample_stats"].to_dataset()
     chains, draws = stats["lp"].shape[:2]
     diverging = int(np.sum(np.asarray(stats["diverging"])))
@@ -108,10 +113,15 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
         constant = "no variable moved" if "n_steps" in stats else ""
         problems = (f"{constant}: the density may be constant or every proposal rejected",) if constant else ()
         return Diagnosis(np.nan, "", np.nan, "", np.nan, "", diverging, saturated, bfmi, problems)
+    columns = {name: rows[name].to_numpy() for name in ("rhat", "ess_bulk", "ess_tail")}
+    at = {
+        "rhat": int(np.argmax(columns["rhat"])),
+        "bulk": int(np.argmin(columns["ess_bulk"])),
+        "tail": int(np.argmin(columns["ess_tail"])),
+    }
     worst = {
-        "rhat": (float(rows["rhat"].max()), str(rows["rhat"].idxmax())),
-        "bulk": (float(rows["ess_bulk"].min()), str(rows["ess_bulk"].idxmin())),
-        "tail": (float(rows["ess_tail"].min()), str(rows["ess_tail"].idxmin())),
+        kind: (float(columns[column][at[kind]]), str(rows.index[at[kind]]))
+        for kind, column in (("rhat", "rhat"), ("bulk", "ess_bulk"), ("tail", "ess_tail"))
     }
     problems = []
     if worst["rhat"][0] > MAX_RHAT:

@@ -16,7 +16,7 @@ from pelton.engine.posterior import Posterior
 
 @dataclass(frozen=True)
 class Draws:
-    """Variables and sampler statistics [chain, draw, ...] of the sampling phase, and of the warm-up if there was one."""
+    """Variables and statistics [chain, draw, ...] of the sampling phase, and of the warm-up where it was kept."""
 
     values: Mapping[str, np.ndarray]
     stats: Mapping[str, np.ndarray]
@@ -55,9 +55,7 @@ def dataset(
     return xr.Dataset(variables, {dim: np.asarray(label) for dim, label in labels.items()})
 
 
-def build_tree(
-    posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any], keep_warmup: bool = False
-) -> xr.DataTree:
+def build_tree(posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any]) -> xr.DataTree:
     """The tree of a run, its convergence checked and, where it failed, warned of."""
     batch = (posterior.batch_dim,) if posterior.batch is not None else ()
     leading = ("chain", "draw", *batch)
@@ -65,7 +63,7 @@ def build_tree(
         "posterior": dataset(draws.values, posterior.dims, posterior.coords, leading),
         "sample_stats": dataset(draws.stats, {}, posterior.coords, leading),
     }
-    if keep_warmup and draws.warmup_values is not None and draws.warmup_stats is not None:
+    if draws.warmup_values is not None and draws.warmup_stats is not None:
         groups["warmup_posterior"] = dataset(draws.warmup_values, posterior.dims, posterior.coords, leading)
         groups["warmup_sample_stats"] = dataset(draws.warmup_stats, {}, posterior.coords, leading)
     if posterior.observed:

@@ -5,15 +5,16 @@ import time
 from collections.abc import Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
-from pelton.engine.compilation import Compiler
+from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ArgumentError, ModelError, UnknownNameError
+from pelton.engine.placement import cores
 from pelton.engine.posterior import Model, Posterior
 from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import Report, progress
@@ -31,6 +32,7 @@ DENSE_UP_TO = 20
 DEFAULT_TARGET_ACCEPT = 0.8
 START_TRIES = 100
 CONSTRAIN_BATCH = 256
+CONSTRAIN_BLOCK = 4096
 
 
 @dataclass(frozen=True)
@@ -145,9 +147,7 @@ def _build_advance(programs: _Programs, warming: bool) -> Callable:
     def program(
         chain: Any, segment: Any, state: Any, seed: Any, first: Any, count: Any, data: Any
     ) -> tuple[Any, Any, Any]:
-        mapped = _over_batch_and_chains(
-            lambda c, s, st, d: advance(c, s, st, d, seed, first, count), programs, (0,)
-        )
+        mapped = _over_batch_and_chains(lambda c, s, st, d: advance(c, s, st, d, seed, first, count), programs, (0,))
         return mapped(chain, segment, state, data)
 
     return program
@@ -247,7 +247,7 @@ def sample(
                 max_tree_depth=int(max_tree_depth),
                 dense=posterior.dimension <= DENSE_UP_TO if dense is None else bool(dense),
             )
-            run, name = _Run.of(posterior, chosen, chains, draws, seed, method, progress), sampler
+            run, name = _Run.of(posterior, chosen, chains, draws, seed, method, keep_warmup, progress), sampler
         tree = build_tree(
             posterior,
             run.draws,
@@ -268,7 +268,6 @@ def sample(
                 "seconds_sampling": run.seconds_sampling,
                 "gradient_evaluations": run.gradients,
             },
-            keep_warmup=keep_warmup,
         )
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
 
@@ -302,8 +301,8 @@ def _check(
 def _method(chain_method: str | None) -> Method:
     if chain_method is None:
         return "threads" if jax.default_backend() == "cpu" else "vectorized"
-    if chain_method == "threads" or chain_method == "vectorized":
-        return chain_method
+    if chain_method in ("threads", "vectorized"):
+        return cast("Method", chain_method)
     raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
 
 
@@ -347,6 +346,7 @@ class _Run:
         draws: int,
         seed: int,
         method: Method,
+        keep_warmup: bool,
         show: bool | None,
     ) -> "_Run":
         engine = _Engine(posterior, sampler, chains, seed, method)
@@ -354,10 +354,11 @@ class _Run:
         with progress(f"{sampler.name}, {chains} chains", total, show) as report:
             warm, kept = engine.run(draws, report)
         seconds_draws = engine.seconds
-        warm_values = _constrained(posterior, warm.positions, engine.compiler) if sampler.warmup_steps else None
+        keep = keep_warmup and sampler.warmup_steps > 0
+        warm_values = _constrained(posterior, warm.positions, engine.compiler) if keep else None
         values = _constrained(posterior, kept.positions, engine.compiler)
         return cls(
-            draws=Draws(values, kept.stats, warm_values, warm.stats if sampler.warmup_steps else None),
+            draws=Draws(values, kept.stats, warm_values, warm.stats if keep else None),
             warmup=sampler.warmup_steps,
             metric="dense" if sampler.dense else "diagonal",
             seconds_compiling=engine.compiler.seconds,
@@ -397,21 +398,20 @@ class _Engine:
         self.data = jax.tree.map(jnp.asarray, posterior.data)
         self.seed = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
         self.segments = jnp.asarray(
-            np.arange(posterior.batch, dtype=np.uint32) if self.programs.batched else np.uint32(0)
+            np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
         )
 
     def run(self, draws: int, report: Report) -> tuple[_Phase, _Phase]:
         every = np.arange(self.chains, dtype=np.uint32)
         groups = [every] if self.vectorized else list(every)
         precision = "float64" if jax.config.jax_enable_x64 else "float32"
-        # Programs are compiled before the clock of the phases starts, and by one thread.
-        state = self._init(groups[0])
-        shared = state if self.sampler.shared_init else None
-        self._program(_build_advance, (False,), groups[0], state)
-        if self.sampler.warmup_steps and not self.sampler.adapts_in_step:
-            self._program(_build_advance, (True,), groups[0], state)
+        # Programs are compiled before the clock of the phases starts.
+        self._compile(groups[0], draws)
         began = time.perf_counter()
-        starts = [state] + [self._init(chain) if shared is None else shared for chain in groups[1:]]
+        if self.sampler.shared_init:
+            starts = [self._init(groups[0])] * len(groups)
+        else:
+            starts = [self._init(chain) for chain in groups]
         jax.block_until_ready(starts)
         self.seconds["warmup"] += time.perf_counter() - began
 
@@ -424,7 +424,7 @@ class _Engine:
             if len(groups) == 1:
                 results = [one(0)]
             else:
-                with ThreadPoolExecutor(min(len(groups), _cores())) as pool:
+                with ThreadPoolExecutor(min(len(groups), cores())) as pool:
                     try:
                         results = list(pool.map(one, range(len(groups))))
                     except KeyboardInterrupt:
@@ -437,9 +437,22 @@ class _Engine:
         _, kept = advance("sampling", draws, states)
         return warm, kept
 
-    def _program(self, build: Callable, static: tuple, chain: Any, state: Any) -> Callable:
+    def _compile(self, chain: Any, draws: int) -> None:
+        """Compiles every program of the run, side by side."""
+        init = Request(_build_init, (self.programs,), (jnp.asarray(chain), self.segments, self.seed, self.data))
+        state, _ = self.compiler.result_shapes(init)
+        phases = [False] + ([True] if self.sampler.warmup_steps and not self.sampler.adapts_in_step else [])
+        self.compiler.together(
+            [
+                *(self._advancing(warming, chain, state) for warming in phases),
+                init,
+                _constraining(self.posterior, (self.chains, draws), self.data),
+            ]
+        )
+
+    def _advancing(self, warming: bool, chain: Any, state: Any) -> Request:
         args = (jnp.asarray(chain), self.segments, state, self.seed, np.int32(0), np.int32(0), self.data)
-        return self.compiler(build, (self.programs, *static), args)
+        return Request(_build_advance, (self.programs, warming), args)
 
     def _init(self, chain: Any) -> Any:
         if self.sampler.shared_init:
@@ -461,7 +474,7 @@ class _Engine:
         if count == 0:
             return state, []
         warming = phase == "warmup" and not self.sampler.adapts_in_step
-        program = self._program(_build_advance, (warming,), chain, state)
+        program = self.compiler(*self._advancing(warming, chain, state))
         # Where one program serves both phases, the sampling phase goes on counting.
         offset = self.sampler.warmup_steps if phase == "sampling" and self.sampler.adapts_in_step else 0
         chunks, done = [], 0
@@ -490,40 +503,37 @@ class _Engine:
             return np.moveaxis(whole, 1, 2) if batched else whole
 
         if not results[0]:
-            empty = np.zeros((self.chains, 0, *([self.posterior.batch] * batched)))
-            return _Phase(
-                np.zeros((*empty.shape, self.posterior.dimension)), dict.fromkeys(Info._fields, empty)
-            )
-        parts = [
-            jax.tree.map(lambda *leaves: join(list(leaves)), chunks[0], *chunks[1:]) for chunks in results
-        ]
+            middle = () if self.posterior.batch is None else (self.posterior.batch,)
+            empty = np.zeros((self.chains, 0, *middle))
+            positions = np.zeros((*empty.shape, self.posterior.dimension))
+            return _Phase(positions, dict.fromkeys(Info._fields, empty))
+        parts = [jax.tree.map(lambda *leaves: join(list(leaves)), chunks[0], *chunks[1:]) for chunks in results]
         positions, infos = jax.tree.map(lambda *leaves: np.concatenate(leaves), parts[0], *parts[1:])
         return _Phase(positions, infos._asdict())
 
 
+def _constraining(posterior: Posterior, draws: tuple[int, int], data: Any) -> Request:
+    """The program that names the variables, for blocks of a power of two, so that runs of other lengths share it."""
+    size = min(1 << max(8, int(np.ceil(np.log2(draws[0] * draws[1])))), CONSTRAIN_BLOCK)
+    middle = () if posterior.batch is None else (posterior.batch,)
+    positions = jax.ShapeDtypeStruct((size, *middle, posterior.dimension), jnp.result_type(float))
+    return Request(_build_constrain, (posterior.constrain, posterior.batch is not None), (positions, data))
+
+
 def _constrained(posterior: Posterior, positions: np.ndarray, compiler: Compiler) -> dict[str, np.ndarray]:
-    """Variables [chain, draw, ...] at positions [chain, draw, ...], computed in batches of one compiled size."""
+    """Variables [chain, draw, ...] at positions [chain, draw, ...], computed in blocks of one compiled size."""
     chains, draws = positions.shape[:2]
     flat = positions.reshape(chains * draws, *positions.shape[2:])
     data = jax.tree.map(jnp.asarray, posterior.data)
-    # Padding to a power of two lets runs of other lengths share the program.
-    padded = 1 << max(8, int(np.ceil(np.log2(max(len(flat), 1)))))
-    padded = min(padded, 4096)
+    request = _constraining(posterior, (chains, draws), data)
+    program, size = compiler(*request), request.args[0].shape[0]
     pieces = []
-    for start in range(0, len(flat), padded):
-        block = flat[start : start + padded]
-        fill = np.repeat(block[-1:], padded - len(block), axis=0)
-        args = (jnp.asarray(np.concatenate([block, fill])), data)
-        program = compiler(_build_constrain, (posterior.constrain, posterior.batch is not None), args)
-        values = program(*args)
+    for start in range(0, len(flat), size):
+        block = flat[start : start + size]
+        fill = np.repeat(block[-1:], size - len(block), axis=0)
+        values = program(jnp.asarray(np.concatenate([block, fill])), data)
         pieces.append({name: np.asarray(value)[: len(block)] for name, value in values.items()})
     return {
         name: np.concatenate([piece[name] for piece in pieces]).reshape(chains, draws, *pieces[0][name].shape[1:])
         for name in pieces[0]
     }
-
-
-def _cores() -> int:
-    import os
-
-    return len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1

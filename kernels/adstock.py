@@ -57,9 +57,7 @@ def convolve(spend: Series, weights: Series, axis: int = -2) -> Float[Array, "..
     """
     spend, weights = as_floats(spend, weights)
     if weights.ndim < 1 or weights.shape[-1] < 1:
-        raise ValueError(
-            f"weights have shape {weights.shape}; their last axis is the lag and must hold at least one"
-        )
+        raise ValueError(f"weights have shape {weights.shape}; their last axis is the lag and must hold at least one")
     axis = _from_end(spend, axis)
     _check_broadcast(spend, axis, weights=weights[..., 0])
     return _shifted_sum(spend, weights, axis)
@@ -89,9 +87,7 @@ def geometric_weights(alpha: Values, l_max: int = 12, *, normalize: bool = True)
     return _over_sum(weights) if normalize else weights
 
 
-def delayed_weights(
-    alpha: Values, theta: Values, l_max: int = 12, *, normalize: bool = True
-) -> Float[Array, "..."]:
+def delayed_weights(alpha: Values, theta: Values, l_max: int = 12, *, normalize: bool = True) -> Float[Array, "..."]:
     """Weights that peak after a delay, w_l = alpha^((l - theta)^2) for l = 0 .. l_max-1.
 
     Args:
@@ -485,9 +481,7 @@ def geometric_window(
         power, power_slope, length = power * power, 2.0 * power * power_slope, 2 * length
 
 
-def geometric_recursion(
-    spend: Float[Array, "..."], alpha: Float[Array, "..."], axis: int
-) -> Float[Array, "..."]:
+def geometric_recursion(spend: Float[Array, "..."], alpha: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """y[t] = spend[t] + alpha y[t-1], zero before the start; alpha has a time axis of 1.
 
     Weeks are taken in pairs: y at every second week follows the same recursion with alpha^2 on half the
@@ -515,9 +509,7 @@ def geometric_recursion(
     return woven
 
 
-def geometric_recursion_slope(
-    value: Float[Array, "..."], alpha: Float[Array, "..."], axis: int
-) -> Float[Array, "..."]:
+def geometric_recursion_slope(value: Float[Array, "..."], alpha: Float[Array, "..."], axis: int) -> Float[Array, "..."]:
     """The derivative by alpha of `geometric_recursion`, from its value: the same recursion on the value a
     week ago.
 

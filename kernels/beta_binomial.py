@@ -182,7 +182,7 @@ def _log_excess_jvp(primals, tangents):
     return _log_excess(*primals), _log_excess_tangent(*primals, *tangents[:2])
 
 
-def _log_excess_tangent(a, b, c, delta, da, db):  # noqa: PLR0917
+def _log_excess_tangent(a, b, c, delta, da, db):
     s = a + b
     return -2 * _half_step(a, b, c, delta) * da + (c.n / (s + c.n)) / s * db
 
@@ -335,9 +335,7 @@ _BLOCK = 1 << 22
 _DENSE_CELLS = 1 << 25
 
 
-def _occurrences(
-    values: np.ndarray, group: np.ndarray | None, groups: int
-) -> tuple[np.ndarray, np.ndarray, int]:
+def _occurrences(values: np.ndarray, group: np.ndarray | None, groups: int) -> tuple[np.ndarray, np.ndarray, int]:
     """Sorted keys group * size + value that occur, their multiplicities, and size."""
     size = int(values.max(initial=0)) + 1
     cells = groups * size
@@ -399,7 +397,7 @@ def _from_floats(name: str, array: np.ndarray) -> np.ndarray:
     return array.astype(np.int64)
 
 
-def count_tables(  # noqa: PLR0917
+def count_tables(
     successes: npt.ArrayLike,
     trials: npt.ArrayLike,
     group: npt.ArrayLike | None = None,
@@ -435,9 +433,7 @@ def count_tables(  # noqa: PLR0917
     """
     k, n = _whole("successes", successes), _whole("trials", trials)
     if k.shape != n.shape:
-        raise ValueError(
-            f"successes and trials must have one entry a unit; their shapes are {k.shape} and {n.shape}."
-        )
+        raise ValueError(f"successes and trials must have one entry a unit; their shapes are {k.shape} and {n.shape}.")
     bad = np.flatnonzero((k < 0) | (k > n))
     if bad.size:
         i = bad[0]
@@ -661,9 +657,7 @@ def _chunk_of_rates(key: Array, shapes: Array) -> Array:
     def retry(state):
         i, logs, pending = state
         where = jnp.nonzero(pending, size=slots, fill_value=size)[0]
-        tries, good = _gamma_candidate(
-            jax.random.fold_in(loop_key, i), scale.at[where].get(mode="clip"), (3, slots)
-        )
+        tries, good = _gamma_candidate(jax.random.fold_in(loop_key, i), scale.at[where].get(mode="clip"), (3, slots))
         chosen = jnp.take_along_axis(tries, jnp.argmax(good, 0)[None], 0)[0]
         found = jnp.where(jnp.any(good, 0), where, size)
         return i + 1, logs.at[found].set(chosen, mode="drop"), pending.at[found].set(False, mode="drop")

@@ -54,7 +54,9 @@ def _whole(values: Any, name: str, units: Sequence[Hashable] | None) -> np.ndarr
     if np.issubdtype(array.dtype, np.complexfloating):
         raise DataError(f"{name} holds complex numbers; counts are whole numbers")
     if np.issubdtype(array.dtype, np.floating):
-        _refuse(~np.isfinite(array), array, name, units, "is missing or not finite; give the count or leave the unit out")
+        _refuse(
+            ~np.isfinite(array), array, name, units, "is missing or not finite; give the count or leave the unit out"
+        )
         _refuse(array != np.floor(array), array, name, units, "is not a whole number; give counts, not rates")
     _refuse(array < 0, array, name, units, "is negative; counts are 0 or more")
     _refuse(array > LARGEST, array, name, units, f"is above the largest count, {LARGEST}")
@@ -79,9 +81,7 @@ def _numbers(array: np.ndarray, name: str, units: Sequence[Hashable] | None) -> 
     return numbers
 
 
-def _refuse(
-    bad: np.ndarray, array: np.ndarray, name: str, units: Sequence[Hashable] | None, reason: str
-) -> None:
+def _refuse(bad: np.ndarray, array: np.ndarray, name: str, units: Sequence[Hashable] | None, reason: str) -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
         row = int(rows[0])
@@ -121,7 +121,7 @@ def check_counts(
     """Counts from arrays.
 
     Raises:
-        DataError: the table is empty, lengths differ, a value is no count, successes exceed trials, a unit stands twice.
+        DataError: the table is empty, lengths differ, a value is no count, successes exceed trials, a name is repeated.
 
     Warns:
         DataWarning: units without trials (their rate gets the population's distribution); a single unit.
@@ -146,8 +146,8 @@ def check_counts(
         row = int(above[0])
         more = f" ({len(above)} such rows)" if len(above) > 1 else ""
         raise DataError(
-            f"{_where(row, units)} has {k[row]} {successes_name} of {n[row]} {trials_name}; {successes_name} are at most "
-            f"{trials_name}{more}"
+            f"{_where(row, units)} has {k[row]} {successes_name} of {n[row]} {trials_name}; "
+            f"{successes_name} are at most {trials_name}{more}"
         )
     empty = np.flatnonzero(n == 0)
     if len(empty):

@@ -123,7 +123,7 @@ def _ranks(rates: np.ndarray) -> np.ndarray:
 def _streamed_ranks(
     known: Hyperparameters, seed: int, top: int, low: float, high: float
 ) -> tuple[np.ndarray, np.ndarray, np.ndarray, np.ndarray]:
-    """Ranks of many units, two passes over blocks of them: the thresholds and the spread of all rates, then each unit."""
+    """Ranks of many units in two passes over blocks: thresholds and the spread of all rates, then each unit."""
     draws, units = known.draws, known.units
     edges = np.linspace(0.0, 1.0, 2**16 + 1)
     histogram = np.zeros(len(edges) - 1)
@@ -281,13 +281,15 @@ def compare(tree: xr.DataTree, first: Hashable, second: Hashable, probability: f
     with np.errstate(divide="ignore", invalid="ignore"):
         ratio = np.where(b > 0, a / b, np.inf)
     return Comparison(
-        first,
-        second,
-        float(np.mean(a > b)),
-        float(difference.mean()),
-        *(float(end) for end in np.quantile(difference, [low, high])),
-        float(ratio.mean()),
-        *(float(end) for end in np.quantile(ratio, [low, high])),
+        first=first,
+        second=second,
+        p_higher=float(np.mean(a > b)),
+        difference_mean=float(difference.mean()),
+        difference_low=float(np.quantile(difference, low)),
+        difference_high=float(np.quantile(difference, high)),
+        ratio_mean=float(ratio.mean()),
+        ratio_low=float(np.quantile(ratio, low)),
+        ratio_high=float(np.quantile(ratio, high)),
     )
 
 
@@ -443,7 +445,7 @@ def held_out(
                 ends = np.quantile(counts, [(1 - p) / 2, (1 + p) / 2], axis=0, method="inverted_cdf")
                 rows[f"low_{100 * p:g}"][units], rows[f"high_{100 * p:g}"][units] = ends
     table = pd.DataFrame(rows, index=pd.Index(model.counts.units, name=model.counts.unit_name))
-    table = table[table["trials"] > 0]
+    table = table.loc[table["trials"] > 0]
     distance = np.abs(table["pit"] - 0.5)
     coverage = {p: float(np.mean(distance <= p / 2)) for p in probabilities}
     error = {p: float(np.sqrt(p * (1 - p) / len(table))) for p in probabilities}

@@ -26,7 +26,8 @@ EXTRA_GROUPS = ("prior", "prior_predictive", "posterior_predictive", "log_likeli
 # Above this ratio of dense table cells to units, regions' counts are cheaper unit by unit.
 DENSE_TABLE_RATIO = 12
 # A hierarchy of regions has a funnel where they hardly differ; small steps reach into it.
-GROUPS_TARGET_ACCEPT = 0.95
+GROUPS_TARGET_ACCEPT = 0.98
+LEAST_CENTRING = 0.3
 
 _VARIABLES = ("logit_mu", "log_kappa", "mu", "kappa", "alpha", "beta")
 
@@ -176,7 +177,9 @@ class PartialPooling:
         if segment is not None and (group is not None or matrix is not None):
             raise ArgumentError("segments are hierarchies of their own and take neither groups nor covariates")
         if prior.fixed and (group is not None or matrix is not None):
-            raise ArgumentError("a FixedBeta prior leaves nothing to learn for groups or covariates; choose another prior")
+            raise ArgumentError(
+                "a FixedBeta prior leaves nothing to learn for groups or covariates; choose another prior"
+            )
         k, n = counts.successes, counts.trials
         mixed = (k > 0) & (k < n)
         if not prior.proper and not mixed.any():
@@ -342,7 +345,9 @@ class PartialPooling:
             built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=_VARIABLES)
         else:
             built = self._regression()
-        fields = {name: getattr(built, name) for name in ("dimension", "logdensity", "constrain", "start", "data", "batch")}
+        fields = {
+            name: getattr(built, name) for name in ("dimension", "logdensity", "constrain", "start", "data", "batch")
+        }
         shared["dims"] = dict(built.dims) | shared["dims"]
         return Posterior(**fields, **shared)
 
@@ -378,7 +383,7 @@ class PartialPooling:
 
         The share tau^2 / (tau^2 + s_g^2), from 0 (not centred) where regions differ less than a region's data can tell
         to 1 (centred) where they differ by much more: s_g is the standard error of a moment estimate, tau^2 what the
-        low end of its variance over regions exceeds s_g^2 by. It changes the sampler's coordinates alone, not the posterior.
+        low end of its variance over regions exceeds s_g^2 by. It changes the coordinates alone, not the posterior.
         """
         assert self.group is not None
         groups = len(self.group_names)
@@ -411,9 +416,10 @@ class PartialPooling:
             variance = float(np.var(estimate, ddof=1)) if groups > 1 else 0.0
             between = max(low_end * variance - float(np.mean(error)), 0.0)
             shares.append(between / (between + error))
-        if self.covariates is not None:
-            # The raw spread holds the covariates' effects too and says little of the concentration.
-            shares[1] = np.zeros(groups)
+        # What is known of a concentration is known badly, and its estimates' spread worse: neither end is safe. (With
+        # covariates the raw spread holds their effects too.)
+        unsure = self.covariates is not None
+        shares[1] = np.full(groups, LEAST_CENTRING) if unsure else np.maximum(shares[1], LEAST_CENTRING)
         return np.stack(shares)
 
     def _constant(self) -> dict[str, np.ndarray]:
@@ -448,7 +454,7 @@ class PartialPooling:
         return coords
 
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
-        """Adds the rates, drawn conjugately where they fit the memory, coefficients in the covariates' units, groups."""
+        """Adds the rates where they fit the memory, coefficients in the covariates' units, and the groups asked for."""
         posterior = tree["posterior"].to_dataset()
         if self.covariates is not None:
             scale = xr.DataArray(self.covariates.std(axis=0), dims=("covariate",))
@@ -476,5 +482,3 @@ def coordinate(names: Sequence[Any]) -> np.ndarray:
     if len(set(texts)) < len(texts):
         texts = [f"{name!r}" for name in names]
     return np.array(texts, dtype=object).astype(str)
-
-

@@ -3,6 +3,7 @@
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
@@ -29,7 +30,7 @@ def prior_draws(prior: Prior, draws: int, seed: int) -> tuple[np.ndarray, np.nda
         ArgumentError: the prior is improper.
     """
     with using("float64"):
-        key = jax.random.wrap_key_data(np.random.SeedSequence((seed, 1)).generate_state(2))
+        key = jax.random.wrap_key_data(jnp.asarray(np.random.SeedSequence((seed, 1)).generate_state(2)))
         mean, concentration = prior.draw(key, draws)
     return np.asarray(mean), np.asarray(concentration)
 
@@ -101,7 +102,7 @@ def add_group(tree: xr.DataTree, name: str, prior: Prior, seed: int) -> None:
             for units, rates in rate_blocks(tree):
                 values[:, units] = predict_counts(source, known.trials[units], rates)
         else:
-            width = block_width(known.draws)
+            width = block_width(known.draws, known.units)
             for start in range(0, known.units, width):
                 units = slice(start, min(start + width, known.units))
                 with using("float64"):
@@ -110,4 +111,6 @@ def add_group(tree: xr.DataTree, name: str, prior: Prior, seed: int) -> None:
                     )
         shaped = values.reshape(sizes["chain"], sizes["draw"], known.units)
         group = xr.Dataset({"successes": (("chain", "draw", "unit"), shaped)}, per_unit)
-    tree[name] = xr.DataTree(group.assign_coords(chain=np.arange(group.sizes["chain"]), draw=np.arange(group.sizes["draw"])))
+    tree[name] = xr.DataTree(
+        group.assign_coords(chain=np.arange(group.sizes["chain"]), draw=np.arange(group.sizes["draw"]))
+    )

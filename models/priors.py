@@ -1,5 +1,8 @@
 """Priors of a beta population of rates, each written in (logit mean, log concentration)."""
 
+# NumPyro's base class takes more optional arguments than its own subclasses do.
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false, reportAssignmentType=false
+
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,13 +14,13 @@ import numpy as np
 import numpyro
 import numpyro.distributions as dist
 from jax.nn import log_sigmoid
-from jax.typing import ArrayLike
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import constraints
 
 from pelton.engine.errors import ArgumentError, UnknownNameError
 
-type Site = ArrayLike
+# What a NumPyro statement returns: an array, which its annotations widen.
+type Site = Any
 
 
 def log_shapes(logit_mean: Array, log_concentration: Array) -> tuple[Array, Array]:
@@ -33,9 +36,7 @@ def _scalars(distribution: dist.Distribution, what: str) -> dist.Distribution:
         raise ArgumentError(
             f"{what} is a distribution of one number, not of shape {distribution.shape()}; give scalar parameters"
         )
-    return jax.tree.map(
-        lambda leaf: np.asarray(leaf).item() if np.size(leaf) == 1 else np.asarray(leaf), distribution
-    )
+    return jax.tree.map(lambda leaf: np.asarray(leaf).item() if np.size(leaf) == 1 else np.asarray(leaf), distribution)
 
 
 def _identity(*distributions: dist.Distribution) -> tuple:
@@ -77,12 +78,12 @@ class _Logit(dist.Distribution):
     pytree_aux_fields = ("_ends",)
 
     def __init__(self, base: dist.Distribution, ends: tuple[float, float]):
-        self.base = base
+        self.base: Any = base
         self._ends = ends
         super().__init__()
 
     @property
-    def support(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def support(self) -> Any:
         with np.errstate(divide="ignore"):
             lower, upper = (float(np.log(end) - np.log1p(-end)) for end in self._ends)
         return _interval(lower, upper)
@@ -90,7 +91,8 @@ class _Logit(dist.Distribution):
     def log_prob(self, value: Array) -> Array:
         positive, negative = log_sigmoid(value), log_sigmoid(-value)
         if isinstance(self.base, dist.Beta):
-            a, b = self.base.concentration1, self.base.concentration0
+            shapes: Any = self.base
+            a, b = shapes.concentration1, shapes.concentration0
             constant = jax.scipy.special.betaln(a, b)
             return a * positive + b * negative - constant
         return self.base.log_prob(jax.nn.sigmoid(value)) + positive + negative
@@ -106,21 +108,21 @@ class _Log(dist.Distribution):
     pytree_aux_fields = ("_ends",)
 
     def __init__(self, base: dist.Distribution, ends: tuple[float, float]):
-        self.base = base
+        self.base: Any = base
         self._ends = ends
         super().__init__()
 
     @property
-    def support(self) -> Any:  # pyright: ignore[reportIncompatibleVariableOverride]
+    def support(self) -> Any:
         with np.errstate(divide="ignore"):
             lower, upper = (float(np.log(end)) for end in self._ends)
         return _interval(lower, upper)
 
     def log_prob(self, value: Array) -> Array:
-        base = self.base
-        if isinstance(base, dist.Pareto):
+        base: Any = self.base
+        if isinstance(self.base, dist.Pareto):
             return base.alpha * jnp.log(base.scale) + jnp.log(base.alpha) - base.alpha * value
-        if isinstance(base, dist.LogNormal):
+        if isinstance(self.base, dist.LogNormal):
             return dist.Normal(base.loc, base.scale).log_prob(value)
         return base.log_prob(jnp.exp(value)) + value
 
@@ -129,7 +131,7 @@ class _Log(dist.Distribution):
 
 
 class _LogitLogShapes(dist.Distribution):
-    """(logit mean, log concentration) of independent shapes alpha and beta; the Jacobian from (log alpha, log beta) is 1."""
+    """(logit mean, log concentration) of independent shapes; the Jacobian from (log alpha, log beta) is 1."""
 
     pytree_data_fields = ("alpha", "beta")
     support = constraints.real_vector
@@ -152,7 +154,7 @@ class _LogitLogShapes(dist.Distribution):
 
 
 class Prior(ABC):
-    """A prior of the population that units' rates come from: theta ~ Beta(mean * concentration, (1 - mean) * concentration)."""
+    """A prior of the population of rates, theta ~ Beta(mean * concentration, (1 - mean) * concentration)."""
 
     # Whether the prior can be drawn from, and whether there is anything to infer.
     proper: ClassVar[bool] = True
@@ -173,7 +175,7 @@ class Prior(ABC):
                 f"{self} is improper and cannot be drawn from; for prior draws use MeanConcentration or GammaShapes"
             )
 
-        def one(key: PRNGKeyArray) -> tuple[Site, Site]:
+        def one(key: PRNGKeyArray) -> Any:
             return numpyro.handlers.seed(self.sites, key)()
 
         return jax.vmap(one)(jax.random.split(key, draws))
@@ -210,9 +212,7 @@ class MeanConcentration(Prior):
         object.__setattr__(self, "concentration", _scalars(self.concentration, "the concentration's prior"))
         lower, upper = self._mean_ends
         if lower < 0 or upper > 1:
-            raise ArgumentError(
-                f"the mean's prior has support from {lower:g} to {upper:g}; it must lie within 0 and 1"
-            )
+            raise ArgumentError(f"the mean's prior has support from {lower:g} to {upper:g}; it must lie within 0 and 1")
         lower, upper = self._concentration_ends
         if lower < 0:
             raise ArgumentError(
@@ -229,9 +229,7 @@ class MeanConcentration(Prior):
 
     def sites(self, prefix: str = "") -> tuple[Site, Site]:
         logit_mean = numpyro.sample(f"{prefix}logit_mu", _Logit(self.mean, self._mean_ends))
-        log_concentration = numpyro.sample(
-            f"{prefix}log_kappa", _Log(self.concentration, self._concentration_ends)
-        )
+        log_concentration = numpyro.sample(f"{prefix}log_kappa", _Log(self.concentration, self._concentration_ends))
         return logit_mean, log_concentration
 
     def __repr__(self) -> str:
@@ -272,7 +270,7 @@ class Shapes(Prior):
             object.__setattr__(self, name, value)
 
     def sites(self, prefix: str = "") -> tuple[Site, Site]:
-        pair = numpyro.sample(f"{prefix}population", _LogitLogShapes(self.alpha, self.beta))
+        pair: Any = numpyro.sample(f"{prefix}population", _LogitLogShapes(self.alpha, self.beta))
         return (
             numpyro.deterministic(f"{prefix}logit_mu", pair[0]),
             numpyro.deterministic(f"{prefix}log_kappa", pair[1]),
@@ -285,9 +283,7 @@ class Shapes(Prior):
         return hash(_identity(self.alpha, self.beta))
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Shapes) and _identity(self.alpha, self.beta) == _identity(
-            other.alpha, other.beta
-        )
+        return isinstance(other, Shapes) and _identity(self.alpha, self.beta) == _identity(other.alpha, other.beta)
 
 
 class GammaShapes(Shapes):
@@ -328,8 +324,8 @@ class Bda(Prior):
 
     def sites(self, prefix: str = "") -> tuple[Site, Site]:
         flat = dist.ImproperUniform(constraints.real, (), ())
-        logit_mean = numpyro.sample(f"{prefix}logit_mu", flat)
-        log_concentration = numpyro.sample(f"{prefix}log_kappa", flat)
+        logit_mean: Any = numpyro.sample(f"{prefix}logit_mu", flat)
+        log_concentration: Any = numpyro.sample(f"{prefix}log_kappa", flat)
         log_density = log_sigmoid(logit_mean) + log_sigmoid(-logit_mean) - log_concentration / 2
         numpyro.factor(f"{prefix}prior", log_density)
         return logit_mean, log_concentration
@@ -372,6 +368,9 @@ def _name(distribution: dist.Distribution) -> str:
     if not arguments:
         arguments = [number for leaf in jax.tree.leaves(distribution) for number in np.ravel(leaf)]
     inside = ", ".join(f"{np.asarray(argument).item():.12g}" for argument in arguments)
+    base = getattr(distribution, "base_dist", None)
+    if isinstance(base, dist.Distribution) and "base_dist" in distribution.arg_constraints:
+        inside = f"{_name(base)}, {inside}"
     return f"{type(distribution).__name__}({inside})"
 
 
@@ -381,9 +380,7 @@ BY_NAME: dict[str, tuple[str, Callable[..., Prior]]] = {
     "gamma-shapes": ("gamma-shapes[:SHAPE,RATE]", GammaShapes),
     "mean-concentration": (
         "mean-concentration[:A,B,MIN,TAIL]",
-        lambda a=1.0, b=1.0, minimum=1.0, tail=1.5: MeanConcentration(
-            dist.Beta(a, b), dist.Pareto(minimum, tail)
-        ),
+        lambda a=1.0, b=1.0, minimum=1.0, tail=1.5: MeanConcentration(dist.Beta(a, b), dist.Pareto(minimum, tail)),
     ),
     "bda": ("bda", Bda),
     "fixed-beta": ("fixed-beta:ALPHA,BETA", FixedBeta),

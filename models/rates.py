@@ -1,21 +1,28 @@
 """Rates of units given the draws of a tree's hyperparameters, in blocks of units that fit the memory."""
 
-from collections.abc import Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, replace
 from typing import Any
 
 import jax
+import jax.numpy as jnp
 import numpy as np
 import pandas as pd
 import xarray as xr
 
+from pelton.engine.compilation import Compiler
 from pelton.engine.errors import DataError
+from pelton.engine.placement import cores
 from pelton.engine.precision import using
 from pelton.kernels.beta_binomial import draw_rates
 
 # Rates are stored in the tree up to this size, and worked on in blocks of this many draws x units.
 STORE_BYTES = 128 * 2**20
-BLOCK = 2**21
+BLOCK = 2**20
+LEAST_BLOCKS = 8
+FLOAT32_TRIALS = 10**5
 # Past this many draws x units, summaries use every so-manieth draw of the hyperparameters, at least THINNED_DRAWS.
 SUMMARY_ELEMENTS = 4 * 10**8
 THINNED_DRAWS = 400
@@ -117,35 +124,41 @@ class Hyperparameters:
         )
 
 
-@jax.jit
-def _draw(key_data: Any, successes: Any, trials: Any, alpha: Any, beta: Any) -> Any:
-    return draw_rates(jax.random.wrap_key_data(key_data), successes, trials, alpha, beta)
+def _build_draw() -> Callable:
+    """(key data, successes, trials, alpha, beta) -> rates [draw, unit]."""
+
+    def program(key_data: Any, successes: Any, trials: Any, alpha: Any, beta: Any) -> Any:
+        shape = (alpha.shape[0], successes.shape[0])
+        alpha, beta = (jnp.broadcast_to(shapes, shape) for shapes in (alpha, beta))
+        return draw_rates(jax.random.wrap_key_data(key_data), successes, trials, alpha, beta)
+
+    return program
 
 
-def _draw_block(
-    seed: int, block: int, successes: np.ndarray, trials: np.ndarray, alpha: np.ndarray, beta: np.ndarray
-) -> np.ndarray:
-    """Rates [draw, unit]; the same seed and block give the same rates."""
+def _draw_block(known: Hyperparameters, seed: int, block: int, units: np.ndarray, width: int) -> np.ndarray:
+    """Rates [draw, unit] of at most `width` units; the same seed, block and units give the same rates.
+
+    They are drawn in float32 where it resolves every rate's distribution, which is no narrower than 1/n.
+    """
+    # The last block is filled up, so that all blocks share a compiled program.
+    filled = np.concatenate([units, np.repeat(units[-1:], width - len(units))])
+    precision = "float32" if known.trials.max(initial=0) <= FLOAT32_TRIALS else "float64"
     mixed = np.random.SeedSequence((seed, block)).generate_state(2)
-    shape = (len(alpha), len(successes))
-    with using("float64"):
-        drawn = _draw(
-            mixed,
-            successes.astype(np.float64),
-            trials.astype(np.float64),
-            np.broadcast_to(alpha, shape),
-            np.broadcast_to(beta, shape),
-        )
-    return np.asarray(drawn)
+    counts = (known.successes[filled], known.trials[filled])
+    with using(precision):
+        args = tuple(jnp.asarray(array) for array in (mixed, *counts, *known.shapes(filled)))
+        args = (args[0], *(arg.astype(precision) for arg in args[1:]))
+        drawn = Compiler()(_build_draw, (), args)(*args)
+    return np.asarray(drawn)[:, : len(units)]
 
 
 def rate_seed(tree: xr.DataTree) -> int:
     return int(tree.attrs.get("rate_seed", tree.attrs.get("seed", 0)))
 
 
-def block_width(draws: int) -> int:
-    """Units in a block."""
-    return max(1, BLOCK // draws)
+def block_width(draws: int, units: int) -> int:
+    """Units in a block: few enough for the memory, and for the cores to share out the blocks."""
+    return max(1, min(BLOCK // draws, -(-units // LEAST_BLOCKS)))
 
 
 def rate_blocks(tree: xr.DataTree) -> Iterator[tuple[slice, np.ndarray]]:
@@ -159,32 +172,42 @@ def rate_blocks(tree: xr.DataTree) -> Iterator[tuple[slice, np.ndarray]]:
     yield from blocks(Hyperparameters.of(tree), rate_seed(tree))
 
 
-def blocks(known: Hyperparameters, seed: int) -> Iterator[tuple[slice, np.ndarray]]:
-    """As `rate_blocks`, of hyperparameters at hand."""
-    width = block_width(known.draws)
-    for start in range(0, known.units, width):
-        units = slice(start, min(start + width, known.units))
-        k, n = known.successes[units], known.trials[units]
-        yield units, _draw_block(seed, start // width, k, n, *known.shapes(units))
+def blocks(known: Hyperparameters, seed: int, units: np.ndarray | None = None) -> Iterator[tuple[slice, np.ndarray]]:
+    """As `rate_blocks`, of hyperparameters at hand; of some units alone where `units` lists their positions."""
+    units = np.arange(known.units) if units is None else units
+    width = block_width(known.draws, len(units))
+    starts = range(0, len(units), width)
+
+    def draw(start: int) -> tuple[slice, np.ndarray]:
+        chosen = units[start : start + width]
+        return slice(start, start + len(chosen)), _draw_block(known, seed, start // width, chosen, width)
+
+    with ThreadPoolExecutor(cores()) as pool:
+        # A few blocks ahead and no more: the consumer may be the slower side, and blocks are large.
+        ahead = deque(pool.submit(draw, start) for start in starts[: cores() + 1])
+        for start in [*starts[cores() + 1 :], *[None] * len(ahead)]:
+            done = ahead.popleft().result()
+            if start is not None:
+                ahead.append(pool.submit(draw, start))
+            yield done
 
 
 def rates_of(tree: xr.DataTree, units: Sequence[int]) -> np.ndarray:
     """The tree's rates [chains * draws, unit] of a few units, by their positions."""
     known, seed = Hyperparameters.of(tree), rate_seed(tree)
-    width = block_width(known.draws)
+    width = block_width(known.draws, known.units)
     columns = []
     for unit in units:
         start = unit // width * width
-        block = slice(start, min(start + width, known.units))
-        k, n = known.successes[block], known.trials[block]
-        columns.append(_draw_block(seed, start // width, k, n, *known.shapes(block))[:, unit - start])
+        block = np.arange(start, min(start + width, known.units))
+        columns.append(_draw_block(known, seed, start // width, block, width)[:, unit - start])
     return np.stack(columns, axis=1)
 
 
 def fits(tree: xr.DataTree) -> bool:
     """Whether all rates fit the memory set aside for them."""
     known = Hyperparameters.of(tree)
-    return known.draws * known.units * 8 <= STORE_BYTES
+    return known.draws * known.units * 4 <= STORE_BYTES
 
 
 def all_rates(tree: xr.DataTree) -> np.ndarray:
@@ -222,21 +245,17 @@ def unit_summary(
     step = max(1, known.draws * len(first) // SUMMARY_ELEMENTS)
     step = min(step, max(1, known.draws // THINNED_DRAWS))
     known = known.take(slice(None, None, step))
-    width = block_width(known.draws)
     columns: dict[str, np.ndarray] = {
         name: np.empty(len(first))
         for name in ("mean", "sd", *(f"q{100 * q:02.0f}" for q in quantiles), "p_above_raw", "p_above")
     }
-    for block, start in enumerate(range(0, len(first), width)):
-        units = first[start : start + width]
-        at = slice(start, start + len(units))
-        k, n = known.successes[units], known.trials[units]
-        alpha, beta = known.shapes(units)
+    for at, drawn in blocks(known, rate_seed(tree), first):
+        k, n = known.successes[first[at]], known.trials[first[at]]
+        alpha, beta = known.shapes(first[at])
         a, b = alpha + k, beta + (n - k)
         mean = a / (a + b)
         columns["mean"][at] = mean.mean(axis=0)
         columns["sd"][at] = np.sqrt((mean * (1 - mean) / (a + b + 1)).mean(axis=0) + mean.var(axis=0))
-        drawn = _draw_block(rate_seed(tree), block, k, n, alpha, beta)
         for q, values in zip(quantiles, np.quantile(drawn, quantiles, axis=0), strict=True):
             columns[f"q{100 * q:02.0f}"][at] = values
         raw = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)

@@ -8,14 +8,14 @@ os.environ.setdefault("MPLBACKEND", "Agg")
 
 # Before ArviZ, which loads it lazily and leaves it half loaded where a submodule is asked for first.
 import numpyro  # noqa: F401
+from jaxtyping import install_import_hook
 
 import tests.typecheck  # noqa: F401  (the hook looks it up by name)
-from jaxtyping import install_import_hook
 
 # Shapes stand in the types; every test run checks them.
 install_import_hook(["pelton.kernels", "pelton.engine", "pelton.models"], "tests.typecheck.typecheck")
 
-import pytest
+import pytest  # noqa: E402
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 

@@ -7,7 +7,11 @@ LIMIT = 5.0
 
 
 def z_scores(
-    draws: np.ndarray, truth: float | np.ndarray, quantity: str, prob: float | None = None, truth_error: float | np.ndarray = 0.0
+    draws: np.ndarray,
+    truth: float | np.ndarray,
+    quantity: str,
+    prob: float | None = None,
+    truth_error: float | np.ndarray = 0.0,
 ) -> np.ndarray:
     """(estimate - truth) / combined standard error, for draws [..., chain, draw] and quantity mean, sd or quantile."""
     draws = np.asarray(draws, dtype=np.float64)

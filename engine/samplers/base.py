@@ -73,9 +73,7 @@ class Sampler(ABC):
     def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
         """One transition."""
 
-    def warmup(
-        self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array
-    ) -> tuple[Any, Info]:
+    def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[Any, Info]:
         """One adapting transition, the index-th of `warmup_steps`."""
         return self.step(logdensity, state, key)
 

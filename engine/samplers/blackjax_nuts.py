@@ -38,7 +38,8 @@ class BlackjaxNuts(Sampler):
     def _transition(
         self, logdensity: BoundLogDensity, state: State, key: PRNGKeyArray
     ) -> tuple[HMCState, nuts.NUTSInfo, Info]:
-        kernel = nuts.build_kernel()
+        # BlackJAX annotates its arrays as floats and ints.
+        kernel: Any = nuts.build_kernel()
         chain, found = kernel(
             key,
             state.chain,
@@ -71,9 +72,7 @@ class BlackjaxNuts(Sampler):
         step_size = jnp.ones((), position.dtype)
         return State(chain, start_averaging(step_size), mass_matrix, step_size, mass_matrix.inverse_mass_matrix)
 
-    def warmup(
-        self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array
-    ) -> tuple[State, Info]:
+    def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[State, Info]:
         start_averaging, update_averaging, average = dual_averaging_adaptation(self.target_accept)
         _, update_matrix, close_window = mass_matrix_adaptation(is_diagonal_matrix=not self.dense)
         slow, closes = jnp.asarray(build_schedule(self.warmup_steps), jnp.int32)[index]

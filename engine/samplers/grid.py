@@ -72,13 +72,9 @@ def _zoom(box: Box, values: Array) -> Box:
         first = jnp.min(jnp.where(hit, index, SEARCH_POINTS))
         last = jnp.max(jnp.where(hit, index, -1))
         width = box.upper[axis] - box.lower[axis]
-        lower.append(
-            jnp.where(first == 0, box.lower[axis] - width / 2, box.lower[axis] + (first - 1) * step[axis])
-        )
+        lower.append(jnp.where(first == 0, box.lower[axis] - width / 2, box.lower[axis] + (first - 1) * step[axis]))
         upper.append(
-            jnp.where(
-                last == SEARCH_POINTS - 1, box.upper[axis] + width / 2, box.lower[axis] + (last + 1) * step[axis]
-            )
+            jnp.where(last == SEARCH_POINTS - 1, box.upper[axis] + width / 2, box.lower[axis] + (last + 1) * step[axis])
         )
     return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper))
 

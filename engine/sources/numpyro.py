@@ -18,7 +18,6 @@ from pelton.engine.errors import ModelError
 from pelton.engine.posterior import Posterior
 
 
-
 def _bind_submodules() -> None:
     """Makes numpyro.distributions whole again where it was loaded twice.
 
@@ -108,9 +107,7 @@ class _Constrain:
 
     def __call__(self, position: Array, data: Any) -> dict[str, Array]:
         args, kwargs = self.arguments.join(data)
-        values = constrain_fn(
-            self.model, args, kwargs, self.layout.unravel(position), return_deterministic=True
-        )
+        values = constrain_fn(self.model, args, kwargs, self.layout.unravel(position), return_deterministic=True)
         return {name: values[name] for name in self.keep}
 
 

@@ -115,9 +115,7 @@ def test_the_same_seed_gives_the_same_draws():
 
 def test_counts_at_the_edge_stay_finite():
     # Units without trials, without successes and without failures, and rates that round to 0 and 1.
-    drawn = sample(
-        np.array([0, 0, 5, 0]), np.array([0, 7, 5, 0]), jacobian=True, chains=1, sweeps=2000, step=1.0
-    )
+    drawn = sample(np.array([0, 0, 5, 0]), np.array([0, 7, 5, 0]), jacobian=True, chains=1, sweeps=2000, step=1.0)
     assert np.isfinite(drawn.alpha).all()
     assert np.isfinite(drawn.beta).all()
     assert ((drawn.rates > 0) & (drawn.rates < 1)).all()

@@ -156,8 +156,6 @@ def test_run_and_print(capsys, monkeypatch, tmp_path, found):
     assert "pelton grid" in printed
     assert "Truth by quadrature" in printed
     assert len(record.read(path)) == 1
-    wrong = dataclasses.replace(
-        found, rows=[dataclasses.replace(found.rows[0], answer="WRONG"), *found.rows[1:]]
-    )
+    wrong = dataclasses.replace(found, rows=[dataclasses.replace(found.rows[0], answer="WRONG"), *found.rows[1:]])
     monkeypatch.setattr(stores, "run", lambda *args, **settings: wrong)
     assert stores.run_and_print(40, ["grid"], 2, None, cold=False) == 1

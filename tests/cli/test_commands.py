@@ -80,9 +80,7 @@ def test_simulate_refuses(refuses):
 def test_examples_are_listed_printed_and_written(run, refuses):
     listed = run("example").stdout
     assert all(f"example:{name}" in listed for name in EXAMPLES)
-    assert run("example", "categories").stdout.startswith(
-        "category,impressions,clicks\nComedy,487320,93455\n"
-    )
+    assert run("example", "categories").stdout.startswith("category,impressions,clicks\nComedy,487320,93455\n")
     assert run("example", "stores", "--out", "mine.csv").exit_code == 0
     pd.testing.assert_frame_equal(pd.read_csv("mine.csv"), load("stores"))
     assert "'stores'" in refuses("example", "store")
@@ -101,9 +99,7 @@ def test_bench_hands_on_what_it_is_told(run, monkeypatch):
 
     told = []
     monkeypatch.setattr(stores, "run_and_print", lambda *args, **named: told.append((args, named)) or 1)
-    result = run(
-        "bench", "stores", "--stores", "60", "--sampler", "grid", "--repeats", "2", "--no-cold", "--save", "a"
-    )
+    result = run("bench", "stores", "--stores", "60", "--sampler", "grid", "--repeats", "2", "--no-cold", "--save", "a")
     assert result.exit_code == 1
     assert told == [((60, ["grid"], 2, Path("a")), {"cold": False, "memory": False})]
 

@@ -55,9 +55,7 @@ def test_names_over_lines_keep_what_looks_like_a_comment(read):
 
 
 def test_comments_below_the_header_are_told_from_names(read):
-    frame, notes = read(
-        'shop,visits,sales\nA,120,10\n# closed, "1 May\n# a note\n#summer,80,9\n"#sale",70,8\n'
-    )
+    frame, notes = read('shop,visits,sales\nA,120,10\n# closed, "1 May\n# a note\n#summer,80,9\n"#sale",70,8\n')
     assert frame["shop"].tolist() == ["A", "#summer", "#sale"]
     assert len(notes) == 1
     assert "1 of them (first: line 5)" in notes[0]
@@ -96,11 +94,13 @@ def test_many_rows(tmp_path):
 
 def test_parquet_keeps_names_and_makes_no_column_an_index(tmp_path):
     frame = pd.DataFrame({"shop": ["007", "7"], "visits": [100, 50], "sales": [12, None]})
-    frame.astype({"shop": "category"}).set_index("visits").to_parquet(tmp_path / "data.parquet")
-    read, _ = read_table(str(tmp_path / "data.parquet"), COLUMNS)
-    assert read["shop"].tolist() == ["007", "7"]
-    assert read["visits"].tolist() == [100, 50]
-    assert np.isnan(read["sales"].iloc[1])
+    # pandas stores 100, 50 as a range, in the file's notes, and 007, 7 as a column.
+    for index in ("visits", "shop"):
+        frame.astype({"shop": "category"}).set_index(index).to_parquet(tmp_path / "data.parquet")
+        read, _ = read_table(str(tmp_path / "data.parquet"), COLUMNS)
+        assert read["shop"].tolist() == ["007", "7"]
+        assert read["visits"].tolist() == [100, 50]
+        assert np.isnan(read["sales"].iloc[1])
 
 
 def test_examples_are_read_by_name():

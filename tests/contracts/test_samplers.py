@@ -4,11 +4,11 @@ import jax.numpy as jnp
 import numpy as np
 import pytest
 from scipy import stats
-from tests.statistics import assert_agrees
 
 import pelton
 from pelton.engine.posterior import Posterior
 from pelton.engine.samplers import REGISTRY, sampler_class
+from tests.statistics import assert_agrees
 
 SAMPLERS = sorted(REGISTRY)
 

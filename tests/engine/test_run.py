@@ -67,7 +67,7 @@ def test_grid_refuses_three_dimensions():
 
 
 def configuration():
-    return {name: value for name, value in jax.config.values.items()}
+    return dict(jax.config.values)
 
 
 @pytest.mark.parametrize("precision", ["float32", "float64"])
@@ -189,7 +189,8 @@ def test_works_after_arviz_whatever_is_imported_first(tmp_path):
 
     code = (
         "import arviz, numpyro.distributions as dist, pelton\n"
-        "model = pelton.PartialPooling([9, 22, 31], [138, 72, 157], prior=pelton.MeanConcentration(dist.Beta(2.0, 2.0)))\n"
+        "prior = pelton.MeanConcentration(dist.Beta(2.0, 2.0))\n"
+        "model = pelton.PartialPooling([9, 22, 31], [138, 72, 157], prior=prior)\n"
         "print(pelton.sample(model, sampler='grid', draws=500).attrs['converged'])\n"
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, cwd=tmp_path, check=False)

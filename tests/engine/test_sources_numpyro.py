@@ -32,7 +32,7 @@ def test_plates_name_dims_and_coords_label_them():
 
 
 def test_eight_schools_agrees_with_quadrature():
-    """Schools integrated out: effect_j ~ Normal(mu, tau^2 + error_j^2); mu is normal given tau, tau a sum over a grid."""
+    """Schools integrated out, effect_j ~ Normal(mu, tau^2 + error_j^2); mu is normal given tau, and tau summed."""
     from scipy import stats
 
     from tests.statistics import assert_agrees

@@ -60,8 +60,7 @@ def weights_by_formula(family: str, params: tuple[float, ...], l_max: int, *, no
     elif family == "weibull_pdf":
         scale, shape = params
         f = [
-            (shape / scale) * (t / scale) ** (shape - 1) * np.exp(-((t / scale) ** shape))
-            for t in range(1, l_max + 1)
+            (shape / scale) * (t / scale) ** (shape - 1) * np.exp(-((t / scale) ** shape)) for t in range(1, l_max + 1)
         ]
         w = [(v - min(f)) / (max(f) - min(f)) for v in f]
     else:
@@ -89,9 +88,7 @@ def panel(
 ) -> tuple[np.ndarray, tuple[np.ndarray, ...]]:
     """Spend with three weeks in ten empty, and parameters [geo, channel] inside their ranges."""
     rng = np.random.default_rng(seed)
-    spend = (
-        rng.gamma(1.0, 2.0, (geos, weeks, channels)) * (rng.random((geos, weeks, channels)) < 0.7)
-    ).astype(dtype)
+    spend = (rng.gamma(1.0, 2.0, (geos, weeks, channels)) * (rng.random((geos, weeks, channels)) < 0.7)).astype(dtype)
     params = tuple(rng.uniform(*RANGES[name], (geos, channels)).astype(dtype) for name in APPLIED[family][2])
     return spend, params
 
@@ -99,9 +96,7 @@ def panel(
 def all_weights(family: str, params: tuple[np.ndarray, ...], l_max: int, *, normalize: bool) -> np.ndarray:
     out = np.zeros((*params[0].shape, l_max))
     for cell in np.ndindex(params[0].shape):
-        out[cell] = weights_by_formula(
-            family, tuple(float(p[cell]) for p in params), l_max, normalize=normalize
-        )
+        out[cell] = weights_by_formula(family, tuple(float(p[cell]) for p in params), l_max, normalize=normalize)
     return out
 
 
@@ -278,9 +273,7 @@ def composed(family: str, spend: jax.Array, params: tuple[jax.Array, ...], l_max
     )
 
 
-@pytest.mark.parametrize(
-    ("family", "l_max"), [*((family, 3) for family in sorted(APPLIED)), ("geometric", None)]
-)
+@pytest.mark.parametrize(("family", "l_max"), [*((family, 3) for family in sorted(APPLIED)), ("geometric", None)])
 def test_second_derivatives_in_both_modes(family: str, l_max: int | None) -> None:
     with jax.enable_x64(True):
         spend, params = panel(family, np.dtype("float64"), geos=1, weeks=5, channels=1)
@@ -305,9 +298,7 @@ def test_second_derivatives_in_both_modes(family: str, l_max: int | None) -> Non
         )
         expected, *found = products()
         for product in found:
-            jax.tree.map(
-                functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), product, expected
-            )
+            jax.tree.map(functools.partial(np.testing.assert_allclose, rtol=1e-9, atol=1e-9), product, expected)
 
 
 def test_derivatives_of_given_weights() -> None:
@@ -402,9 +393,7 @@ def test_exact_derivatives_at_no_carryover(dtype: np.dtype) -> None:
         (adstock.delayed, {"l_max": 4, "theta": 0.0}),
     ):
         at = compiled(apply, normalize=False, **options)
-        value, moved = jax.jvp(
-            lambda a, at=at: at(spend, alpha=a), (np.zeros((), dtype),), (np.ones((), dtype),)
-        )
+        value, moved = jax.jvp(lambda a, at=at: at(spend, alpha=a), (np.zeros((), dtype),), (np.ones((), dtype),))
         np.testing.assert_array_equal(value, spend)
         np.testing.assert_array_equal(moved[:, 0], [0, 2, 3, 0])
 
@@ -412,10 +401,7 @@ def test_exact_derivatives_at_no_carryover(dtype: np.dtype) -> None:
 def test_weibull_weights_survive_underflow() -> None:
     """With scale 0.05 and shape 2 every density underflows in float32; the exact ratios do not."""
     with mpmath.workdps(40):
-        exact = [
-            float(mp_weight("weibull_cdf", [mpmath.mpf("0.05"), mpmath.mpf(2)], 4, lag, True))
-            for lag in range(4)
-        ]
+        exact = [float(mp_weight("weibull_cdf", [mpmath.mpf("0.05"), mpmath.mpf(2)], 4, lag, True)) for lag in range(4)]
     np.testing.assert_allclose(adstock.weibull_cdf_weights(0.05, 2.0, 4), exact, atol=1e-6)
     np.testing.assert_allclose(adstock.weibull_pdf_weights(0.05, 2.0, 4), [1, 0, 0, 0], atol=1e-6)
 
@@ -467,9 +453,7 @@ def test_linear_in_spend(family: str, l_max: int, normalize: bool, seed: int) ->
 
 @QUICK
 @given(**CASE, week=st.integers(0, 8))
-def test_causal_and_no_longer_than_the_window(
-    family: str, l_max: int, normalize: bool, seed: int, week: int
-) -> None:
+def test_causal_and_no_longer_than_the_window(family: str, l_max: int, normalize: bool, seed: int, week: int) -> None:
     spend, params = panel(family, np.dtype("float32"), seed=seed)
     more = spend.copy()
     more[:, week] += 5
@@ -481,9 +465,7 @@ def test_causal_and_no_longer_than_the_window(
 
 @QUICK
 @given(**CASE, pad=st.sampled_from([1, 5]))
-def test_padding_with_zeros_is_harmless(
-    family: str, l_max: int, normalize: bool, seed: int, pad: int
-) -> None:
+def test_padding_with_zeros_is_harmless(family: str, l_max: int, normalize: bool, seed: int, pad: int) -> None:
     spend, params = panel(family, np.dtype("float32"), seed=seed)
     apply = cached(family, l_max, normalize)
     plain = apply(spend, *params)
@@ -504,10 +486,7 @@ def test_padding_with_zeros_is_harmless(
 def test_normalised_weights_sum_to_one(family: str, l_max: int, u: float, v: float) -> None:
     _, weights_of, names = APPLIED[family]
     bounds = {"alpha": (0.0, 1.0), "theta": (0.0, l_max - 1.0), "scale": (0.01, 100.0), "shape": (0.01, 20.0)}
-    params = [
-        bounds[name][0] + x * (bounds[name][1] - bounds[name][0])
-        for name, x in zip(names, (u, v), strict=False)
-    ]
+    params = [bounds[name][0] + x * (bounds[name][1] - bounds[name][0]) for name, x in zip(names, (u, v), strict=False)]
     weights = np.asarray(compiled(weights_of, l_max=l_max)(*params))
     assert (weights >= 0).all()
     assert abs(weights.sum() - 1) < 1e-5

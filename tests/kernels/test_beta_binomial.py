@@ -49,9 +49,7 @@ def cases(dtype):
     rng = np.random.default_rng(20)
     rows = []
     concentrations = (1e-3, 0.1, 3.0, 7.0, 40.0, 1e4, 1e7, 1e12, 1e18)
-    for n, kappa, mu in itertools.product(
-        (1, 2, 10, 1000, 10**6, 10**9), concentrations, (1e-4, 0.3, 0.5, 0.9999)
-    ):
+    for n, kappa, mu in itertools.product((1, 2, 10, 1000, 10**6, 10**9), concentrations, (1e-4, 0.3, 0.5, 0.9999)):
         near = min(n, int(n * mu) + int(rng.integers(0, 3)))
         rows += [(k, n, mu * kappa, (1 - mu) * kappa) for k in {0, n, near, int(rng.integers(0, n + 1))}]
     rows = [rows[i] for i in rng.permutation(len(rows))[:250]]
@@ -60,11 +58,7 @@ def cases(dtype):
 
 
 def value_error(got, want):
-    return (
-        float(abs(mp.mpf(float(got)) - want) / max(1, abs(want) / 10))
-        if abs(want) < 10
-        else relative(got, want)
-    )
+    return float(abs(mp.mpf(float(got)) - want) / max(1, abs(want) / 10)) if abs(want) < 10 else relative(got, want)
 
 
 def relative(got, want):
@@ -252,13 +246,9 @@ def test_groups_are_a_loop_over_groups(form, pad):
         assert together.shape == (5,)
         for g in range(5):
             alone = bb.count_tables(k[group == g], n[group == g], form=form, pad=pad)
-            np.testing.assert_allclose(
-                together[g], bb.log_likelihood(x[g], t[g], alone), rtol=1e-13, atol=1e-13
-            )
+            np.testing.assert_allclose(together[g], bb.log_likelihood(x[g], t[g], alone), rtol=1e-13, atol=1e-13)
         shared = bb.log_likelihood(0.3, 1.0, tables)
-        np.testing.assert_allclose(
-            shared.sum(), bb.log_likelihood(0.3, 1.0, bb.count_tables(k, n)), rtol=1e-13
-        )
+        np.testing.assert_allclose(shared.sum(), bb.log_likelihood(0.3, 1.0, bb.count_tables(k, n)), rtol=1e-13)
         by_group = jax.vmap(bb.log_likelihood)(x, t, jax.tree.map(jnp.asarray, tables))
         np.testing.assert_allclose(by_group, together, rtol=1e-13)
 
@@ -303,9 +293,7 @@ def test_binomial_limit_of_the_likelihood(form, dtype):
     tables = bb.count_tables(k, n, form=form)
     top = 80.0 if dtype == np.float32 else 700.0
     for t in (top, top - 20, 45.0):
-        value, (dx, dt) = jax.value_and_grad(bb.log_likelihood, (0, 1))(
-            dtype.type(0.4), dtype.type(t), tables
-        )
+        value, (dx, dt) = jax.value_and_grad(bb.log_likelihood, (0, 1))(dtype.type(0.4), dtype.type(t), tables)
         mu = 1 / (1 + np.exp(-float(dtype.type(0.4))))
         want = k.sum() * np.log(mu) + (n - k).sum() * np.log1p(-mu)
         tolerance = 8 * np.finfo(dtype).eps * n.sum()
@@ -313,9 +301,7 @@ def test_binomial_limit_of_the_likelihood(form, dtype):
         assert abs(dx - (k.sum() - n.sum() * mu)) < tolerance
         # What is left falls as n^2 / kappa
         assert abs(dt) <= (n.astype(float) ** 2).sum() * np.exp(-t) * 4
-        assert np.all(
-            np.isfinite(np.array(jax.hessian(bb.log_likelihood, (0, 1))(0.4, dtype.type(t), tables)))
-        )
+        assert np.all(np.isfinite(np.array(jax.hessian(bb.log_likelihood, (0, 1))(0.4, dtype.type(t), tables))))
 
 
 # Counts that fill the shortest tables only: longer ones compile programs of their own
@@ -379,9 +365,7 @@ def test_blocks_and_sorting_build_the_same_tables(monkeypatch):
 )
 def test_draws_follow_the_beta_distribution(a, b, dtype):
     draws = 20_000
-    rates = np.asarray(
-        bb.draw_rates(jax.random.key(11), 0, np.zeros(draws, np.int32), dtype.type(a), dtype.type(b))
-    )
+    rates = np.asarray(bb.draw_rates(jax.random.key(11), 0, np.zeros(draws, np.int32), dtype.type(a), dtype.type(b)))
     assert rates.dtype == dtype
     law = stats.beta(float(dtype.type(a)), float(dtype.type(b)))
     mean, variance, _, excess = law.stats("mvsk")
@@ -409,9 +393,7 @@ def test_draws_at_tiny_and_huge_shapes(dtype):
 
 def test_draws_are_conjugate_and_independent():
     k, n = np.array([0, 3, 10]), np.array([10, 10, 10])
-    rates = np.asarray(
-        bb.draw_rates(jax.random.key(4), np.repeat(k, 20_000), np.repeat(n, 20_000), 2.0, 3.0), float
-    )
+    rates = np.asarray(bb.draw_rates(jax.random.key(4), np.repeat(k, 20_000), np.repeat(n, 20_000), 2.0, 3.0), float)
     rates = rates.reshape(3, -1)
     for i in range(3):
         law = stats.beta(2 + k[i], 3 + n[i] - k[i])

@@ -80,9 +80,7 @@ def test_gradients_against_its_parts(l_max: int | None, normalize: bool) -> None
     weight = np.cos(np.arange(spend.shape[0] * spend.shape[1])).reshape(spend.shape[:2]).astype(dtype)
 
     def gradient(f):
-        return jax.jit(
-            jax.grad(lambda *a: (weight * f(*a, l_max=l_max, normalize=normalize)).sum(), range(5))
-        )
+        return jax.jit(jax.grad(lambda *a: (weight * f(*a, l_max=l_max, normalize=normalize)).sum(), range(5)))
 
     for a, b in zip(gradient(geometric_hill)(*args), gradient(composed)(*args), strict=True):
         assert a.dtype == dtype
@@ -109,13 +107,10 @@ def test_gradient_in_high_precision(l_max: int | None, normalize: bool, dtype: n
 
         for i, gradient in enumerate(found):
             terms = [
-                float(weight[t])
-                * float(mpmath.diff(lambda v, t=t, i=i: week(t, *at[:i], v, *at[i + 1 :]), at[i]))
+                float(weight[t]) * float(mpmath.diff(lambda v, t=t, i=i: week(t, *at[:i], v, *at[i + 1 :]), at[i]))
                 for t in range(7)
             ]
-            assert abs(float(gradient[0, 0]) - sum(terms)) <= 64 * np.finfo(dtype).eps * sum(
-                map(abs, terms)
-            ), i
+            assert abs(float(gradient[0, 0]) - sum(terms)) <= 64 * np.finfo(dtype).eps * sum(map(abs, terms)), i
 
 
 @pytest.mark.parametrize("l_max", [3, None])
@@ -129,8 +124,7 @@ def test_second_derivatives_in_both_modes(l_max: int | None) -> None:
         def plain(spend, alpha, k, s, coef):
             lags = range(spend.shape[-2] if l_max is None else l_max)
             x = sum(
-                (alpha**lag)[:, None] * jnp.pad(spend, ((0, 0), (lag, 0), (0, 0)))[:, : spend.shape[1]]
-                for lag in lags
+                (alpha**lag)[:, None] * jnp.pad(spend, ((0, 0), (lag, 0), (0, 0)))[:, : spend.shape[1]] for lag in lags
             )
             scale = 1 - alpha if l_max is None else 1 / sum(alpha**lag for lag in lags)
             z = (scale[:, None] * x) ** s[:, None]
@@ -170,9 +164,7 @@ def test_broadcasting_vmap_and_jit() -> None:
     draws = np.stack([coef, 2 * coef])
     same(function(spend, alpha, k, s, draws)[1], 2 * whole)
     gradient = jax.grad(lambda x, *p: (function(x, *p) ** 2).sum(), range(5))
-    for a, b in zip(
-        jax.jit(jax.vmap(gradient))(spend, *params), jax.jit(gradient)(spend, *params), strict=True
-    ):
+    for a, b in zip(jax.jit(jax.vmap(gradient))(spend, *params), jax.jit(gradient)(spend, *params), strict=True):
         np.testing.assert_allclose(a, b, rtol=1e-4, atol=1e-4)
     by_params = jax.jit(jax.grad(lambda *p: function(spend, *p).sum(), range(4)))
     by_channel = by_params(*(p[0] for p in params))

@@ -147,9 +147,7 @@ def test_pymc_marketing(name: str) -> None:
     with jax.enable_x64(True):
         x = np.array([0.0, 0.1, 1.0, 30.0])
         for params in PARAMS[name]:
-            np.testing.assert_allclose(
-                compiled(name)(x, *params), pymc_marketing(name, x, *params), rtol=1e-12
-            )
+            np.testing.assert_allclose(compiled(name)(x, *params), pymc_marketing(name, x, *params), rtol=1e-12)
 
 
 def test_meridian_hill() -> None:
@@ -229,9 +227,7 @@ def test_hill_of_slope_one_is_michaelis_menten(dtype: np.dtype) -> None:
     rtol = 16 * np.finfo(dtype).eps
     np.testing.assert_allclose(saturation.hill(x, k), saturation.michaelis_menten(x, k), rtol=rtol)
     ones = np.ones_like(x)
-    np.testing.assert_allclose(
-        gradients("hill", 2)(x, k, ones), gradients("michaelis_menten", 2)(x, k), rtol=rtol
-    )
+    np.testing.assert_allclose(gradients("hill", 2)(x, k, ones), gradients("michaelis_menten", 2)(x, k), rtol=rtol)
 
 
 def test_numbers_take_the_type_of_the_arrays_beside_them() -> None:

@@ -114,9 +114,7 @@ def test_derivatives_by_count(dtype):
 
 
 def test_fractional_counts(dtype):
-    x, m = np.array(
-        list(itertools.product((1e-3, 0.7, 2.5, 6.0, 30.0, 1e6), (0.25, 0.5, 2.5, 7.75, 40.5))), dtype
-    ).T
+    x, m = np.array(list(itertools.product((1e-3, 0.7, 2.5, 6.0, 30.0, 1e6), (0.25, 0.5, 2.5, 7.75, 40.5))), dtype).T
     assert_close(special.log_rising_ratio(x, m), [R(*at) for at in zip(x, m, strict=True)], 40, (x, m))
     assert_close(special.log_rising(x, m), [S(*at) for at in zip(x, m, strict=True)], 40, (x, m), floor=0.1)
 
@@ -185,13 +183,9 @@ def test_stirling_remainder(dtype):
 
 
 def test_log1pmx(dtype):
-    x = np.array(
-        [-0.999, -0.9, -0.51, -0.5, -0.3, -1e-3, -1e-8, 0, 1e-12, 1e-5, 0.1, 0.7, 1, 1.1, 3, 100, 1e6], dtype
-    )
+    x = np.array([-0.999, -0.9, -0.51, -0.5, -0.3, -1e-3, -1e-8, 0, 1e-12, 1e-5, 0.1, 0.7, 1, 1.1, 3, 100, 1e6], dtype)
     assert_close(special.log1pmx(x), [exact(lambda v: mp.log1p(v) - v)(v) for v in x], 4, (x,))
-    assert_close(
-        jax.vmap(jax.grad(special.log1pmx))(x), [exact(lambda v: -v / (1 + v))(v) for v in x], 4, (x,)
-    )
+    assert_close(jax.vmap(jax.grad(special.log1pmx))(x), [exact(lambda v: -v / (1 + v))(v) for v in x], 4, (x,))
     assert np.isnan(special.log1pmx(-2.0))
 
 

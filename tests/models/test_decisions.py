@@ -188,9 +188,7 @@ def test_held_out_with_groups_and_covariates():
     assert error[1] < error[0]
     assert abs(with_x.coverage[0.8] - 0.8) < 4 * with_x.standard_error[0.8]
     grouped = pelton.PartialPooling(successes, trials, groups=region)
-    known = grouped.predictor(
-        pelton.sample(grouped.subset(np.arange(100))), np.arange(100), np.arange(100, 200)
-    )
+    known = grouped.predictor(pelton.sample(grouped.subset(np.arange(100)), draws=2000), np.arange(100), np.arange(100, 200))
     assert known.level is not None
     assert known.level.shape == (100,)
 

@@ -10,9 +10,13 @@ from scipy import integrate, special, stats
 
 import pelton
 from pelton.engine.errors import ArgumentError, UnknownNameError
-from pelton.models.priors import from_text
+from pelton.models.priors import Prior, from_text
 
 X, T = np.array([-3.0, -0.4, 0.0, 2.0]), np.array([0.3, 1.0, 4.0, 7.0])
+
+
+def name(value):
+    return repr(value) if isinstance(value, Prior) else "scipy"
 
 
 def log_prior(prior, x, t):
@@ -52,7 +56,7 @@ def mean_concentration(x, t, mean, concentration):
             stats.halfcauchy(scale=5),
         ),
     ],
-    ids=repr,
+    ids=name,
 )
 def test_mean_concentration(prior, mean, concentration):
     for x in X:
@@ -71,7 +75,7 @@ def test_mean_concentration(prior, mean, concentration):
             stats.expon(scale=10),
         ),
     ],
-    ids=repr,
+    ids=name,
 )
 def test_shapes(prior, alpha, beta):
     for x in X:

@@ -50,7 +50,8 @@ def test_few_campaigns_give_a_wider_prior():
     few = pelton.fit_prior((successes[:4], trials[:4]))
     many = pelton.fit_prior((successes, trials))
     assert few.alpha + few.beta < many.alpha + many.beta
-    with pytest.raises(pelton.errors.DataError, match="at least two past campaigns"), pytest.warns(
-        pelton.errors.DataWarning
+    with (
+        pytest.raises(pelton.errors.DataError, match="at least two past campaigns"),
+        pytest.warns(pelton.errors.DataWarning),
     ):
         pelton.fit_prior(([3], [10]))

@@ -28,10 +28,7 @@ def overlaps(figure, texts):
     renderer = FigureCanvasAgg(figure).get_renderer()
     boxes = [text.get_window_extent(renderer) for text in texts if text.get_text() and text.get_visible()]
     return [
-        (i, j)
-        for i, a in enumerate(boxes)
-        for j, b in enumerate(boxes)
-        if i < j and a.shrunk(0.96, 0.9).overlaps(b)
+        (i, j) for i, a in enumerate(boxes) for j, b in enumerate(boxes) if i < j and a.shrunk(0.96, 0.9).overlaps(b)
     ]
 
 
@@ -81,6 +78,22 @@ def test_budget_title_adds_up(simulated):
     title = pictures.budget(units, 1000.0).title
     assert f"{moved:,.0f} of 1,000" in title
     assert units["budget_change"].idxmax() in title
+
+
+def test_equal_units_share_the_lead_and_one_label():
+    model = pelton.PartialPooling([10] * 3, [100] * 3, unit=["a", "b", "c"], prior=pelton.FixedBeta(4, 60))
+    tree = pelton.sample(model, chains=2, draws=100, progress=False)
+    units = unit_table(tree)
+    assert "a and 2 others share the highest pooled rate" in pictures.intervals(units, tree).title
+    assert [text.get_text() for text in pictures.shrinkage(units, tree).figure.axes[0].texts] == ["a"]
+
+
+def test_a_population_mean_far_off_does_not_press_the_units_into_a_corner():
+    model = pelton.PartialPooling([10, 12, 9], [10**7] * 3, prior=pelton.FixedBeta(4, 6))
+    tree = pelton.sample(model, chains=2, draws=100, progress=False)
+    units = unit_table(tree)
+    assert pictures.intervals(units, tree).figure.axes[0].get_xlim()[1] < 1
+    assert "dotted" not in pictures.shrinkage(units, tree).reading
 
 
 def test_predictive_title_says_when_the_model_fails():
@@ -134,9 +147,7 @@ def test_names_without_a_font_stand_by_row_in_png_and_as_text_in_svg(simulated, 
         assert "$x^2$" in drawn
         picture.save_png(tmp_path / "a.png")
         assert "no font" not in picture.figure._suptitle.get_text()
-        texts = [
-            element.text for element in ET.fromstring(picture.svg()).iter("{http://www.w3.org/2000/svg}text")
-        ]
+        texts = [element.text for element in ET.fromstring(picture.svg()).iter("{http://www.w3.org/2000/svg}text")]
         for name in NAMES:
             assert any(name in (text or "") for text in texts), name
     finally:

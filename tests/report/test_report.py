@@ -145,10 +145,16 @@ def test_findings_in_words(fitted):
 
 
 def test_a_given_population_is_said_to_be_given():
-    tree = pelton.sample(
-        pelton.PartialPooling([3, 5], [10, 12], prior=pelton.FixedBeta(2, 8)), chains=1, draws=50
-    )
+    tree = pelton.sample(pelton.PartialPooling([3, 5], [10, 12], prior=pelton.FixedBeta(2, 8)), chains=1, draws=50)
     assert "given and not learnt" in find(tree, unit_table(tree), 10).sentences[0]
+
+
+def test_a_budget_that_does_not_move_has_no_picture(tmp_path):
+    tree = pelton.sample(pelton.PartialPooling([3, 30], [10, 100], prior=pelton.FixedBeta(3, 7)), chains=1, draws=200)
+    units = unit_table(tree, budget=10.0)
+    units["budget_change"] = 0.0
+    assert "budget.png" not in [path.name for path in write_report(tree, tmp_path, budget=10.0, units=units)]
+    assert "nothing moves between units" in (tmp_path / "report.html").read_text(encoding="utf-8")
 
 
 def test_files_are_replaced_at_the_end_or_not_at_all(tmp_path):

@@ -35,9 +35,7 @@ def stores(
     out: Annotated[Path, typer.Option(metavar="FILE", help="CSV or Parquet file to write.")],
     number: Annotated[int, typer.Option("--stores", metavar="N", help="How many stores.")] = 40,
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same table.")] = 0,
-    alpha: Annotated[
-        float, typer.Option(metavar="X", help="First shape of the rates' Beta distribution.")
-    ] = 2.5,
+    alpha: Annotated[float, typer.Option(metavar="X", help="First shape of the rates' Beta distribution.")] = 2.5,
     beta: Annotated[float, typer.Option(metavar="X", help="Second shape.")] = 8.0,
     trials_low: Annotated[int, typer.Option(metavar="N", help="Fewest trials of a store.")] = 60,
     trials_high: Annotated[int, typer.Option(metavar="N", help="Most trials of a store.")] = 160,
@@ -64,9 +62,7 @@ def stores(
 
 
 def example(
-    name: Annotated[
-        str | None, typer.Argument(metavar="NAME", help="Which table; without it, all are listed.")
-    ] = None,
+    name: Annotated[str | None, typer.Argument(metavar="NAME", help="Which table; without it, all are listed.")] = None,
     out: Annotated[
         Path | None, typer.Option(metavar="FILE", help="CSV file to write; without it, the table is printed.")
     ] = None,

@@ -45,12 +45,8 @@ Exit status: 0 done; 2 something is wrong with the data or the settings;
 def fit(
     data: Annotated[str, typer.Argument(metavar="DATA", help="CSV, TSV or Parquet file, or example:NAME.")],
     *,
-    successes: Annotated[
-        str, typer.Option(metavar="COL", help="Column of successes: clicks, sales, sign-ups ...")
-    ],
-    trials: Annotated[
-        str, typer.Option(metavar="COL", help="Column of trials: impressions, visits, mails ...")
-    ],
+    successes: Annotated[str, typer.Option(metavar="COL", help="Column of successes: clicks, sales, sign-ups ...")],
+    trials: Annotated[str, typer.Option(metavar="COL", help="Column of trials: impressions, visits, mails ...")],
     unit: Annotated[
         str | None, typer.Option(metavar="COL", help="Column of names. Without it, rows are numbered from 0.")
     ] = None,
@@ -59,10 +55,8 @@ def fit(
         typer.Option(
             metavar="TEXT",
             help="Prior of the population: default (mean uniform, concentration Pareto 1.5), "
-            "gamma-shapes:0.5,0.5, "
-            "mean-concentration:2,2,1,1.5 (Beta(2, 2) mean; Pareto concentration from 1 with tail 1.5), bda, "
-            "or "
-            "fixed-beta:11.5,48.5.",
+            "gamma-shapes:0.5,0.5, mean-concentration:2,2,1,1.5 (Beta(2, 2) mean; Pareto concentration from 1 with "
+            "tail 1.5), bda, or fixed-beta:11.5,48.5.",
         ),
     ] = "default",
     groups: Annotated[
@@ -75,9 +69,7 @@ def fit(
         list[str] | None,
         typer.Option(metavar="COL", help="Column of numbers that move the rate; may be repeated."),
     ] = None,
-    top: Annotated[
-        int, typer.Option(metavar="K", help="Tell how probably each unit is among the K best.")
-    ] = 10,
+    top: Annotated[int, typer.Option(metavar="K", help="Tell how probably each unit is among the K best.")] = 10,
     threshold: Annotated[
         float | None, typer.Option(metavar="RATE", help="Tell how probably each rate exceeds this, 0.05 say.")
     ] = None,
@@ -87,9 +79,7 @@ def fit(
     ] = None,
     out: Annotated[
         Path | None,
-        typer.Option(
-            metavar="DIR", help="Folder for the results. (default: pelton-out/NAME, NAME that of DATA)"
-        ),
+        typer.Option(metavar="DIR", help="Folder for the results. (default: pelton-out/NAME, NAME that of DATA)"),
     ] = None,
     sampler: Annotated[
         str | None, typer.Option(metavar="NAME", help="numpyro-nuts (the default), blackjax-nuts or grid.")
@@ -100,19 +90,13 @@ def fit(
     seed: Annotated[int, typer.Option(metavar="N", help="The same seed gives the same draws.")] = 0,
     target_accept: Annotated[
         float,
-        typer.Option(
-            metavar="X", help="Acceptance that the step size aims at; raise it against divergences."
-        ),
+        typer.Option(metavar="X", help="Acceptance that the step size aims at; raise it against divergences."),
     ] = 0.8,
     precision: Annotated[
         str | None,
-        typer.Option(
-            metavar="NAME", help="float32 or float64. (default: float64 on a CPU, float32 on a GPU)"
-        ),
+        typer.Option(metavar="NAME", help="float32 or float64. (default: float64 on a CPU, float32 on a GPU)"),
     ] = None,
-    strict: Annotated[
-        bool, typer.Option("--strict", help="Exit with status 3 if the draws did not converge.")
-    ] = False,
+    strict: Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the draws did not converge.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print notes and errors only.")] = False,
 ) -> None:
     # The help text is given where the command is registered.
@@ -158,9 +142,7 @@ def fit(
         )
     units = unit_table(tree, top, threshold, budget)
     name = _name(data)
-    files = write_report(
-        tree, out, top=top, threshold=threshold, budget=budget, notes=notes, source=name, units=units
-    )
+    files = write_report(tree, out, top=top, threshold=threshold, budget=budget, notes=notes, source=name, units=units)
     for text in notes:
         show.note(text)
     findings = find(tree, units, top, threshold, budget)
@@ -290,8 +272,7 @@ def _verdict(tree: "xr.DataTree", findings: "Findings", error: bool = False) -> 
         seconds = sum(float(attrs[name]) for name in ("seconds_warmup", "seconds_sampling"))
         checks = (
             f": largest R-hat {attrs['worst_rhat']:.3f}, smallest effective sample "
-            f"{min(attrs['least_ess_bulk'], attrs['least_ess_tail']):,.0f}, {attrs['divergences']} "
-            "divergences; "
+            f"{min(attrs['least_ess_bulk'], attrs['least_ess_tail']):,.0f}, {attrs['divergences']} divergences; "
             f"sampled in {seconds:.2f} s after compiling for {attrs['seconds_compiling']:.2f} s"
             if attrs["worst_rhat"] == attrs["worst_rhat"]
             else ": nothing had to be sampled"

@@ -40,9 +40,7 @@ app = typer.Typer(
     name="pelton",
     cls=Group,
     help="Rates of many units from successes and trials, each drawn towards what all have in common.\n\n"
-    "Start with:\n\n"
-    "  pelton fit example:categories --successes clicks \\\n"
-    "      --trials impressions --unit category",
+    "Start with:\n\n  pelton fit example:categories --successes clicks \\\n      --trials impressions --unit category",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,

@@ -24,9 +24,7 @@ PICTURE = "rate.png"
 
 
 def rate(
-    prior: Annotated[
-        str, typer.Option(metavar="A,B", help="Shapes of the Beta prior; its mean is A / (A + B).")
-    ],
+    prior: Annotated[str, typer.Option(metavar="A,B", help="Shapes of the Beta prior; its mean is A / (A + B).")],
     successes: Annotated[int, typer.Option(metavar="K", help="Successes seen.")],
     trials: Annotated[int, typer.Option(metavar="N", help="Trials seen.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the picture.")] = Path("pelton-out"),
@@ -54,9 +52,7 @@ def rate(
     lines = [("prior", f"Beta({alpha:g}, {beta:g})", "", before)]
     for row in rows:
         name = f"{row.successes:,} of {row.trials:,}"
-        lines.append(
-            (name, f"Beta({row.alpha:g}, {row.beta:g})", write(row.successes / row.trials), row.summary())
-        )
+        lines.append((name, f"Beta({row.alpha:g}, {row.beta:g})", write(row.successes / row.trials), row.summary()))
     for name, shapes, raw, found in lines:
         interval = write.interval(found["low"], found["high"])
         table.add_row(name, shapes, raw, write(found["mean"]), write(found["sd"]), interval)

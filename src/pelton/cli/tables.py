@@ -68,9 +68,7 @@ def read_table(data: str, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     if content.startswith(b"PAR1"):
         return _from_parquet(path, data, columns), []
     if path.suffix.lower() in (".parquet", ".pq"):
-        raise DataError(
-            f"{data!r} is no Parquet file, though its name says so; write it again, or rename it to .csv"
-        )
+        raise DataError(f"{data!r} is no Parquet file, though its name says so; write it again, or rename it to .csv")
     for magic, reason in _MAGIC.items():
         if content.startswith(magic):
             raise DataError(f"{data!r} {reason}")
@@ -81,8 +79,8 @@ def read_table(data: str, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     except UnicodeDecodeError as error:
         line = content.count(b"\n", 0, error.start) + 1
         raise DataError(
-            f"{data!r} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as UTF-8 "
-            "(in Excel: CSV UTF-8)"
+            f"{data!r} is not UTF-8: byte 0x{content[error.start]:02x} in line {line}; save it as UTF-8 (in Excel: CSV "
+            "UTF-8)"
         ) from None
     return _from_text(text, data, _DELIMITERS.get(path.suffix.lower()), columns)
 
@@ -121,9 +119,7 @@ def _wanted(header: Sequence[str], columns: Columns) -> None:
         if name not in counted:
             raise UnknownNameError("column", name, [str(known) for known in header])
         if counted[name] > 1:
-            raise DataError(
-                f"column {name!r} stands {counted[name]} times in the table; name its columns apart"
-            )
+            raise DataError(f"column {name!r} stands {counted[name]} times in the table; name its columns apart")
 
 
 class _Lines:
@@ -159,9 +155,7 @@ class _Lines:
         return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.delimiter != "\t")
 
 
-def _from_text(
-    text: str, data: str, delimiter: str | None, columns: Columns
-) -> tuple[pd.DataFrame, list[str]]:
+def _from_text(text: str, data: str, delimiter: str | None, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
     top = next((line for line in _Lines(text, ",") if line.strip()), None)
     if top is None:
         raise DataError(f"{data!r} is empty; it holds comments alone")
@@ -182,8 +176,8 @@ def _from_text(
                     column.append(row[place])
             elif "".join(row).strip():
                 raise DataError(
-                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}; "
-                    "put a name or number that holds the separator in quotes"
+                    f"{data!r}, line {reader.line_num}: {len(row)} fields where the header has {len(header)}; put a "
+                    "name or number that holds the separator in quotes"
                 )
     except csv.Error as error:
         raise DataError(f"{data!r}, line {reader.line_num}: {error}") from None
@@ -196,9 +190,7 @@ def _from_text(
             "delete them if they are meant as comments"
         )
     texts = dict(zip(columns.all, found, strict=True))
-    read = {
-        name: _label(texts[name]) if name in columns.labels else _numbers(texts[name]) for name in columns.all
-    }
+    read = {name: _label(texts[name]) if name in columns.labels else _numbers(texts[name]) for name in columns.all}
     return pd.DataFrame(read), notes
 
 
@@ -227,17 +219,24 @@ def _from_parquet(path: Path, data: str, columns: Columns) -> pd.DataFrame:
     import pyarrow.parquet as pq
 
     try:
-        header = pq.read_schema(path).names
-        _wanted(header, columns)
-        # Without pandas' own notes in the file, which would make a column the index.
-        frame = pq.read_table(path, columns=list(columns.all)).to_pandas(ignore_metadata=True)
+        schema = pq.read_schema(path)
+        # pandas keeps an index of equal steps in the file's notes alone.
+        kept = [index for index in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(index, dict)]
+        indexes = [str(index["name"]) for index in kept if index.get("name") is not None]
+        _wanted([*schema.names, *indexes], columns)
+        stored = [name for name in columns.all if name in schema.names]
+        frame = pq.read_table(path, columns=stored).to_pandas()
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{data!r} is no whole Parquet file: {str(error).splitlines()[0]}") from None
+    if any(name is not None for name in frame.index.names):
+        frame = frame.reset_index()
     if frame.empty:
         raise DataError(f"{data!r}: the table is empty; it has columns and no rows")
     for name in columns.labels:
-        if name in frame and isinstance(frame[name].dtype, pd.CategoricalDtype):
-            frame[name] = frame[name].astype(object)
+        frame[name] = frame[name].astype(object)
+        for row, value in enumerate(frame[name]):
+            if isinstance(value, str) and "\0" in value:
+                raise DataError(f"{name}: row {row + 1} is {value!r}; leave the NUL character out of the name")
     return frame
 
 
@@ -252,8 +251,7 @@ def refuse_text(frame: pd.DataFrame, names: Sequence[str], unit: str | None) -> 
             if isinstance(value, str):
                 where = f"row {row + 1}" + (f" (unit {frame[unit].iloc[row]!r})" if unit else "")
                 raise DataError(
-                    f"covariate {name!r}: {where} holds the text {value!r}; give numbers, a category as 0/1 "
-                    "columns"
+                    f"covariate {name!r}: {where} holds the text {value!r}; give numbers, a category as 0/1 columns"
                 )
         # What is neither text nor a number, a date say, the model refuses.
         with contextlib.suppress(TypeError, ValueError):

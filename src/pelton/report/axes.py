@@ -23,14 +23,13 @@ def log_axis(axis: Any, low: float, high: float, label: str) -> None:
     subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     ticks: np.ndarray = np.asarray(LogLocator(base=10, subs=subs, numticks=6).tick_values(low, high))
     ticks = ticks[(ticks >= low) & (ticks <= high)]
-    if len(ticks) < 2:
-        ticks = np.unique([float(f"{tick:.2g}") for tick in np.geomspace(low, high, 4)])
+    if len(ticks) < 3:
+        ticks = np.asarray(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
+        ticks = ticks[(ticks >= low) & (ticks <= high)]
     axis.set_major_locator(FixedLocator(list(ticks)))
     axis.set_minor_locator(NullLocator())
     axis.set_minor_formatter(NullFormatter())
-    axis.set_major_formatter(
-        FuncFormatter(lambda value, _: f"{value:,.10g}" if value < 1e7 else f"{value:.2g}")
-    )
+    axis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.10g}" if value < 1e7 else f"{value:.2g}"))
 
 
 def padded(low: float, high: float, share: float = 0.06) -> tuple[float, float]:

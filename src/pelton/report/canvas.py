@@ -135,9 +135,7 @@ def _installed() -> dict[str, str]:
         for entry in font_manager.fontManager.ttflist
         if entry.style == "normal" and not useless.search(entry.name)
     ]
-    entries.sort(
-        key=lambda entry: (not likely.search(entry.name), abs(_weight(entry.weight) - 400), entry.name)
-    )
+    entries.sort(key=lambda entry: (not likely.search(entry.name), abs(_weight(entry.weight) - 400), entry.name))
     files: dict[str, str] = {}
     for entry in entries:
         files.setdefault(entry.name, entry.fname)
@@ -145,9 +143,7 @@ def _installed() -> dict[str, str]:
 
 
 def _weight(weight: Any) -> float:
-    return (
-        float(weight) if isinstance(weight, int | float) else float(font_manager.weight_dict.get(weight, 400))
-    )
+    return float(weight) if isinstance(weight, int | float) else float(font_manager.weight_dict.get(weight, 400))
 
 
 @functools.cache
@@ -274,9 +270,7 @@ def _adapt(svg: str, stand_ins: Mapping[str, str]) -> str:
 
     # Within style attributes alone: a unit may be called #ffffff.
     svg = re.sub(r'style="[^"]*"', lambda style: re.sub(r"#[0-9a-fA-F]{6}\b", variable, style.group(0)), svg)
-    light, dark = (
-        "".join(f"--{role}:{colour};" for role, colour in theme.items()) for theme in (LIGHT, DARK)
-    )
+    light, dark = ("".join(f"--{role}:{colour};" for role, colour in theme.items()) for theme in (LIGHT, DARK))
     css = f"<style>:root{{{light}}}@media screen and (prefers-color-scheme:dark){{:root{{{dark}}}}}</style>"
     start = svg.index("<svg")
     end = svg.index(">", start) + 1
@@ -319,20 +313,20 @@ def place_labels(
     taken: list[Any] = []
     hard, soft = (axes.transData.transform(list(some)) if len(some) else [] for some in (dots, lines))
     sides = ((8, 0), (-8, 0), (0, 9), (0, -9), (8, 9), (-8, 9), (8, -9), (-8, -9))
+    named: list[Any] = []
     for x, y, name in points:
+        place = axes.transData.transform((x, y))
+        if any(abs(place - other).max() < 3 for other in named):
+            continue
         best, fewest = None, len(soft) + 1
         for dx, dy in sides:
             across = "left" if dx > 0 else "right" if dx < 0 else "center"
             along = "bottom" if dy > 0 else "top" if dy < 0 else "center"
-            text = axes.annotate(
-                name, (x, y), (dx, dy), textcoords="offset points", ha=across, va=along, fontsize=9
-            )
+            text = axes.annotate(name, (x, y), (dx, dy), textcoords="offset points", ha=across, va=along, fontsize=9)
             Names.prepare(text)
             box = text.get_window_extent(renderer).padded(2)
             fits = inside.x0 <= box.x0 and box.x1 <= inside.x1 and inside.y0 <= box.y0 and box.y1 <= inside.y1
-            clear = not any(box.overlaps(other) for other in taken) and not any(
-                box.contains(*at) for at in hard
-            )
+            clear = not any(box.overlaps(other) for other in taken) and not any(box.contains(*at) for at in hard)
             crossed = sum(bool(box.contains(*at)) for at in soft)
             if fits and clear and crossed < fewest:
                 if best is not None:
@@ -344,3 +338,4 @@ def place_labels(
                 break
         if best is not None:
             taken.append(best[1])
+            named.append(place)

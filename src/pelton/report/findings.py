@@ -22,6 +22,8 @@ from pelton.report.wording import (
 
 # A unit counts as above a threshold, or as changed by the budget split, from this probability on.
 SURE = 0.9
+# A share of the budget that is rounding error.
+NOTHING = 1e-6
 
 
 @dataclass(frozen=True)
@@ -60,10 +62,8 @@ def find(
         exceeds = units["p_above"].to_numpy()
         above, below = int((exceeds >= SURE).sum()), int((exceeds <= 1 - SURE).sum())
         sentences.append(
-            f"Threshold {100 * threshold:g}%: {count(above, 'unit')} above it and {below:,} below "
-            "it "
-            f"with a probability of {SURE:.0%} or more; the other {len(units) - above - below:,} "
-            "may be either."
+            f"Threshold {100 * threshold:g}%: {count(above, 'unit')} above it and {below:,} below it with a "
+            f"probability of {SURE:.0%} or more; the other {len(units) - above - below:,} may be either."
         )
     if budget is not None:
         sentences.append(_budget(units, budget))
@@ -87,19 +87,16 @@ def _population(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
     if np.ptp(mu) == 0 and np.ptp(kappa) == 0:
         write = Rates([new.std()])
         return [
-            f"The population is given and not learnt from these data: its mean rate is {write(mu[0])}, and "
-            "it weighs "
+            f"The population is given and not learnt from these data: its mean rate is {write(mu[0])}, and it weighs "
             f"like {size} trials against each unit's own."
         ]
     write = Rates([mu.std()])
     return [
-        f"The mean rate of the population behind the {count(known.units, 'unit')}{where} is "
-        f"{write(mu.mean())} "
-        f"(94% interval {write.interval(*np.quantile(mu, [0.03, 0.97]))}).",
+        f"The mean rate of the population behind the {count(known.units, 'unit')}{where} is {write(mu.mean())} (94% "
+        f"interval {write.interval(*np.quantile(mu, [0.03, 0.97]))}).",
         f"Units differ: 94% of such units{where} would have true rates from "
-        f"{write.interval(*np.quantile(new, [0.03, 0.97]))}. What the others teach about a unit weighs like "
-        f"{size} "
-        "trials of its own.",
+        f"{Rates([new.std() / 10]).interval(*np.quantile(new, [0.03, 0.97]))}. What the others teach about a unit "
+        f"weighs like {size} trials of its own.",
     ]
 
 
@@ -148,26 +145,32 @@ def _leaders(units: pd.DataFrame, top: int) -> list[str]:
     order = units.sort_values("mean", ascending=False, kind="stable")
     write, noun = Rates(order["sd"].iloc[:3]), visible(units.index.name or "unit")
     leaders = [
-        f"{called(_short(name), noun)} {write(row['mean'])}"
-        for name, row in order.iloc[: min(3, top)].iterrows()
+        f"{called(_short(name), noun)} {write(row['mean'])}" for name, row in order.iloc[: min(3, top)].iterrows()
     ]
-    return [
-        f"Highest pooled rates: {listed(leaders)}. The first is truly the best with probability "
-        f"{probability(float(order['p_best'].iloc[0]))}."
-    ]
+    sentence = f"Highest pooled rates: {listed(leaders)}."
+    if order["mean"].iloc[0] > order["mean"].iloc[1]:
+        best = probability(float(order["p_best"].iloc[0]))
+        sentence += f" The first is truly the best with probability {best}."
+    return [sentence]
 
 
 def _budget(units: pd.DataFrame, budget: float) -> str:
-    change = units["budget_change"].to_numpy()
     low, high = units["budget_change_low"].to_numpy(), units["budget_change_high"].to_numpy()
-    moved, sure = float(change[change > 0].sum()), int(((low > 0) | (high < 0)).sum())
+    sum_moved, sure = moved(units), int(((low > 0) | (high < 0)).sum())
     write = Amounts([budget])
+    if not sum_moved > NOTHING * budget:
+        return f"Budget {write(budget)} by pooled rather than raw rates: nothing moves between units."
     return (
-        f"Budget {write(budget)} by pooled rather than raw rates: {write(moved)} "
-        f"({100 * moved / budget:.2g}% of it) moves between units. The 94% interval of the change excludes "
-        "zero for "
-        f"{sure:,} of {count(len(units), 'unit')}."
+        f"Budget {write(budget)} by pooled rather than raw rates: {write(sum_moved)} ({100 * sum_moved / budget:.2g}% "
+        f"of it) moves between units. The 94% interval of the change excludes zero for {sure:,} of "
+        f"{count(len(units), 'unit')}."
     )
+
+
+def moved(units: pd.DataFrame) -> float:
+    """How much of the budget goes to other units by pooled than by raw rates."""
+    change = units["budget_change"].to_numpy()
+    return float(change[change > 0].sum())
 
 
 def _short(name: object) -> str:

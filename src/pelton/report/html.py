@@ -9,7 +9,7 @@ import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
-from pelton.engine.diagnostics import MAX_RHAT, table
+from pelton.engine.diagnostics import MAX_RHAT
 from pelton.report.canvas import DARK, LIGHT, Picture
 from pelton.report.findings import Findings
 from pelton.report.wording import Amounts, Rates, count, probability, significant, visible
@@ -24,6 +24,7 @@ def page(
     findings: Findings,
     pictures: Sequence[Picture],
     *,
+    diagnostics: pd.DataFrame,
     top: int,
     notes: Sequence[str] = (),
     source: str = "",
@@ -35,6 +36,7 @@ def page(
         units: of `decisions.unit_table`.
         findings: of `findings.find`.
         pictures: in their order on the page.
+        diagnostics: of `diagnostics.table`.
         top: what p_top counts.
         notes: what the reader should know of the data.
         source: the name of the data, for the heading.
@@ -47,7 +49,6 @@ def page(
     )
     columns, rows, meanings = _unit_rows(units, top)
     order = np.argsort(-units["mean"].to_numpy(), kind="stable")[:MAX_UNITS]
-    diagnostics = table(tree)
     shown = diagnostics
     if len(diagnostics) > MAX_DIAGNOSTICS:
         shown = diagnostics.sort_values("rhat", ascending=False, kind="stable").iloc[:MAX_DIAGNOSTICS]
@@ -83,9 +84,7 @@ def page(
         diagnostics_caption=f"{which}. R-hat should be below {MAX_RHAT}, effective sizes above 100 a chain. "
         "The units' rates are left out: given μ and κ they are drawn independently.",
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
-        diagnostics=[
-            _diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)
-        ],
+        diagnostics=[_diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)],
         settings=_settings(attrs),
     )
 
@@ -107,8 +106,7 @@ def _unit_rows(units: pd.DataFrame, top: int) -> tuple[list[str], Any, list[tupl
         ),
         (
             "shrinkage",
-            "how far the rate is drawn to the population: 0% is the unit's own data alone, 100% the "
-            "population alone",
+            "how far the rate is drawn to the population: 0% is the unit's own data alone, 100% the population alone",
             lambda row: f"{100 * row['shrinkage']:.0f}%",
         ),
         (
@@ -172,11 +170,9 @@ def _settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
         "sampler": lambda: (
             f"{attrs['sampler']}, {attrs['metric']} metric, target acceptance {attrs['target_accept']:g}"
         ),
-        "chains": lambda: (
-            f"{attrs['chains']} of {attrs['draws']:,} draws after {attrs['warmup']:,} of warm-up"
-        ),
+        "chains": lambda: f"{attrs['chains']} of {attrs['draws']:,} draws after {attrs['warmup']:,} of warm-up",
         "seed": lambda: str(attrs["seed"]),
-        "precision": lambda: f"{attrs['precision']} on {attrs['device']}, chains by {attrs['chain_method']}",
+        "precision": lambda: f"{attrs['precision']} on {attrs['device']}, chain method {attrs['chain_method']}",
         "divergent transitions": lambda: str(attrs["divergences"]),
         "gradient evaluations": lambda: f"{int(attrs['gradient_evaluations']):,}",
         "compiling": lambda: seconds("seconds_compiling"),

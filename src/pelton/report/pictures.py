@@ -72,11 +72,13 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
     trials = shown["trials"].to_numpy()
     write = Rates(units["sd"])
     moved = pooled - raw
-    most = np.argsort(-np.abs(moved), kind="stable")[:8]
+    most = np.argsort(-np.abs(moved), kind="stable")[: 3 if len(rows) > MANY_UNITS else 8]
     names = Names(20, _noun(units))
     many = len(rows) > MANY_UNITS
     by_trials = bool(trials.max() > 1.05 * trials.min())
     mean = _mean_rate(tree)
+    if mean is not None and not min(raw.min(), pooled.min()) <= mean <= max(raw.max(), pooled.max()):
+        mean = None
     figure = new_figure(WIDTH, 5.0)
     grid = figure.subplots(1, 1 + by_trials, squeeze=False)[0]
     _against_raw(grid[0], raw, pooled, trials, mean)
@@ -91,9 +93,14 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
         place_labels(axes, points, [] if many else dots, [] if many else stems)
     furthest = names.called(shown.index[most[0]], int(rows[most[0]]))
     distance = np.abs(moved) / 100
+    hardly = f"Pooling hardly moves these rates ({furthest} most): each unit has many trials of its own"
     title = (
-        f"Pooling moves a rate by {write.number(np.median(distance))} percentage points in the median and by "
-        f"{write.number(distance.max())} at most ({furthest})"
+        hardly
+        if not float(write.number(distance.max()))
+        else (
+            f"Pooling moves a rate by {write.number(np.median(distance))} percentage points in the median and by "
+            f"{write.number(distance.max())} at most ({furthest})"
+        )
     )
     finish(figure, title)
     reading = (
@@ -196,11 +203,15 @@ def intervals(units: pd.DataFrame, tree: xr.DataTree, top: int = 10) -> Picture:
     axes.hlines(y, low, high, color=LIGHT["pooled"], lw=2.2)
     axes.plot(100 * shown["mean"], y, "o", color=LIGHT["pooled"], ms=6.5, label="pooled rate, 94% interval")
     axes.plot(100 * shown["raw"], y, "D", mfc="none", mec=LIGHT["raw"], mew=1.4, ms=5.5, label="raw rate")
+    ends = padded(np.nanmin([*low, *100 * shown["raw"]]), np.nanmax([*high, *100 * shown["raw"]]), 0.04)
     mean = _mean_rate(tree)
-    if mean is not None:
+    # A population mean far off would press all units into a corner.
+    if mean is not None and ends[0] - (ends[1] - ends[0]) < mean < ends[1] + (ends[1] - ends[0]):
+        ends = min(ends[0], mean), max(ends[1], mean)
         axes.axvline(mean, color=LIGHT["muted"], ls=":", lw=1.4, label="population mean", zorder=0)
     rows_axis(axes, [names(name, int(row)) for name, row in zip(shown.index, order, strict=True)])
     percent_axis(axes.xaxis, "rate (%)")
+    axes.set_xlim(*ends)
     if top < len(units):
         column = shown["p_top"].to_numpy()
         axes.text(1.02, -0.75, f"P(top {top})", transform=axes.get_yaxis_transform(), va="bottom", fontsize=9)
@@ -209,27 +220,24 @@ def intervals(units: pd.DataFrame, tree: xr.DataTree, top: int = 10) -> Picture:
     figure.legend(loc="outside lower center", ncols=3)
     leader = shown.iloc[0]
     name = names.called(shown.index[0], int(order[0]))
-    if len(units) == 1:
-        title = (
-            f"{name}: {write(leader['mean'])}, 94% interval {write.interval(leader['q03'], leader['q97'])}"
-        )
+    shared = int((shown["mean"] == leader["mean"]).sum())
+    if shared > 1:
+        title = f"{name} and {count(shared - 1, 'other')} share the highest pooled rate, {write(leader['mean'])}"
+    elif len(units) == 1:
+        title = f"{name}: {write(leader['mean'])}, 94% interval {write.interval(leader['q03'], leader['q97'])}"
     else:
         title = (
-            f"{name} has the highest pooled rate, {write(leader['mean'])}; it is truly the best with "
-            "probability "
+            f"{name} has the highest pooled rate, {write(leader['mean'])}; it is truly the best with probability "
             f"{probability(float(leader['p_best']))}"
         )
     finish(figure, title)
     what = "All units" if number == len(units) else f"The {number} units with the highest pooled rates"
     reading = (
-        f"{what}, highest first. The true rate lies on the line with 94% probability; a diamond far from its "
-        "dot is a "
+        f"{what}, highest first. The true rate lies on the line with 94% probability; a diamond far from its dot is a "
         "raw rate that pooling does not believe."
     )
     if top < len(units):
-        reading += (
-            f" P(top {top}) is the probability that a unit is among the {top} best of all {len(units):,}."
-        )
+        reading += f" P(top {top}) is the probability that a unit is among the {top} best of all {len(units):,}."
     return Picture("intervals", "Highest rates", title, reading, figure, names)
 
 
@@ -247,9 +255,7 @@ def budget(units: pd.DataFrame, total: float) -> Picture:
     axes = figure.add_subplot()
     y = np.arange(number)
     values = shown["budget_change"].to_numpy()
-    scale, unit = _thousands(
-        float(np.abs(units[["budget_change_low", "budget_change_high"]].to_numpy()).max())
-    )
+    scale, unit = _thousands(float(np.abs(units[["budget_change_low", "budget_change_high"]].to_numpy()).max()))
     gains = values >= 0
     for mask, colour, label in ((gains, "pooled", "gets more"), (~gains, "raw", "gets less")):
         if mask.any():
@@ -268,18 +274,14 @@ def budget(units: pd.DataFrame, total: float) -> Picture:
     figure.legend(loc="outside lower center", ncols=3)
     moved = float(change[change > 0].sum())
     title = (
-        f"Pooling moves {whole(moved)} of {whole(total)} between units ({100 * moved / total:.2g}%): "
-        f"most to {names.called(shown.index[0], int(order[0]))}, most from "
-        f"{names.called(shown.index[-1], int(order[-1]))}"
-        if moved > 0
-        else "Pooling leaves the budget as it is"
+        f"Pooling moves {whole(moved)} of {whole(total)} between units ({100 * moved / total:.2g}%): most to "
+        f"{names.called(shown.index[0], int(order[0]))}, most from {names.called(shown.index[-1], int(order[-1]))}"
     )
     finish(figure, title)
     what = "All units" if number == len(units) else f"The {number} units that change most"
     reading = (
-        f"{what}. The budget is split in proportion to the rates. Bars to the right get more than their raw "
-        "rates would "
-        "give them; where the interval crosses zero, the data do not say which way the change should go."
+        f"{what}. The budget is split in proportion to the rates. Bars to the right get more than their raw rates "
+        "would give them; where the interval crosses zero, the data do not say which way the change should go."
     )
     return Picture("budget", "Budget by pooled rather than raw rates", title, reading, figure, names)
 
@@ -323,16 +325,13 @@ def population(tree: xr.DataTree) -> Picture:
         axes.set_title(heading)
     low, high = np.percentile(mu / 100, INTERVAL)
     title = (
-        f"The population's mean rate is {write(mu.mean() / 100)} (94% interval {write.interval(low, high)}); "
-        f"knowing the population is worth about {significant(float(np.median(kappa)), 2)} trials of a unit's "
-        "own"
+        f"The population's mean rate is {write(mu.mean() / 100)} (94% interval {write.interval(low, high)}); knowing "
+        f"the population is worth about {significant(float(np.median(kappa)), 2)} trials of a unit's own"
     )
     finish(figure, title)
     reading = (
-        "μ is the mean of the rates' population and κ says how alike its units are: it weighs like so many "
-        "trials "
-        "against each unit's own. The thick line below each histogram is the 94% interval, the upright line "
-        "the "
+        "μ is the mean of the rates' population and κ says how alike its units are: it weighs like so many trials "
+        "against each unit's own. The thick line below each histogram is the 94% interval, the upright line the "
         "median; each dot is a draw."
     )
     return Picture("population", "The population", title, reading, figure)
@@ -400,7 +399,12 @@ def predictive(check: PredictiveCheck) -> Picture:
                 "alpha": 0.4,
                 "histtype": "stepfilled",
             }
-            axes.hist(100 * values, bins=np.linspace(low, high, 41), label=f"replicated ({kind})", **look)
+            axes.hist(
+                100 * values,
+                bins=np.linspace(low, high, min(40, max(12, len(values) // 20)) + 1),
+                label=f"replicated ({kind})",
+                **look,
+            )
             axes.axvline(100 * observed, color=LIGHT["raw"], lw=2.2, ls="--", label="observed")
             percent_axis(axes.xaxis, f"{what} of the units' raw rates (percentage points)" if column else
                           f"{what} of the units' raw rates (%)")  # fmt: skip
@@ -416,10 +420,8 @@ def predictive(check: PredictiveCheck) -> Picture:
         title = f"The model does not make data like these: the observed {wrong} is unusual among them"
     finish(figure, title)
     reading = (
-        "Each histogram is of made-up data sets with the same units and trials; the dashed line is the data "
-        "set at hand. "
-        "A dashed line outside its upper histogram would say that the model does not fit (tail "
-        "probabilities "
+        "Each histogram is of made-up data sets with the same units and trials; the dashed line is the data set at "
+        "hand. A dashed line outside its upper histogram would say that the model does not fit (tail probabilities "
         f"{check.p_mean:.2f} for the mean, {check.p_sd:.2f} for the spread)."
     )
     if with_prior:
@@ -449,9 +451,7 @@ def rate_picture(posterior: RatePosterior, times: tuple[int, ...] = CAMPAIGN_TIM
     for axes, one, likelihood, (low, high) in zip(grid, panels, likelihoods, limits, strict=False):
         curves = (prior, likelihood, one.distribution)
         # Points where any curve has its mass, so that no narrow peak is cut, and over the whole width.
-        x = np.concatenate(
-            [np.linspace(low, high, 400), *(c.ppf(np.linspace(0.0005, 0.9995, 300)) for c in curves)]
-        )
+        x = np.concatenate([np.linspace(low, high, 400), *(c.ppf(np.linspace(0.0005, 0.9995, 300)) for c in curves)])
         x = np.unique(np.clip(x, max(low, 1e-9), min(high, 1 - 1e-9)))
         axes.plot(100 * x, prior.pdf(x), color=LIGHT["prior"], ls=(0, (5, 2)), lw=1.8, label="prior")
         words = "likelihood (scaled to area 1)"
@@ -465,8 +465,8 @@ def rate_picture(posterior: RatePosterior, times: tuple[int, ...] = CAMPAIGN_TIM
         axes.spines["left"].set_visible(False)
         found = one.summary()
         axes.set_title(
-            f"{one.successes:,} of {one.trials:,}: posterior mean {write(found['mean'])}\n"
-            f"94% interval {write.interval(found['low'], found['high'])}"
+            f"{one.successes:,} of {one.trials:,}: posterior mean {write(found['mean'])}\n94% interval "
+            f"{write.interval(found['low'], found['high'])}"
         )
     for axes in grid[max(0, len(panels) - 2) if shared else 0 : len(panels)]:
         percent_axis(axes.xaxis, "rate (%)")
@@ -479,8 +479,7 @@ def rate_picture(posterior: RatePosterior, times: tuple[int, ...] = CAMPAIGN_TIM
     )
     finish(figure, title)
     reading = (
-        "The posterior lies between prior and likelihood, nearer to the one that knows more. The prior "
-        "weighs like "
+        "The posterior lies between prior and likelihood, nearer to the one that knows more. The prior weighs like "
         f"{significant(alpha + beta)} trials, so that many trials with the same share win over it."
     )
     return Picture("rate", "Prior, likelihood and posterior", title, reading, figure)

@@ -4,6 +4,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from matplotlib.lines import Line2D
+from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from pelton.engine.diagnostics import MAX_RHAT, table
@@ -40,9 +41,14 @@ def _traced(tree: xr.DataTree, rows: pd.DataFrame) -> dict[str, np.ndarray]:
 
 
 @styled
-def traces(tree: xr.DataTree) -> Picture:
-    """The chains' traces and rank histograms, with R-hat and effective sample sizes."""
-    rows = table(tree)
+def traces(tree: xr.DataTree, rows: pd.DataFrame | None = None) -> Picture:
+    """The chains' traces and rank histograms, with R-hat and effective sample sizes.
+
+    Args:
+        tree: of PartialPooling.
+        rows: of `diagnostics.table`, where it is at hand.
+    """
+    rows = table(tree) if rows is None else rows
     variables = _traced(tree, rows)
     chains = next(iter(variables.values())).shape[0]
     figure = new_figure(WIDTH, 0.9 + 2.15 * len(variables))
@@ -69,32 +75,29 @@ def traces(tree: xr.DataTree) -> Picture:
             )  # fmt: skip
         spread = 1.88 * np.sqrt(bins * (1 - 1 / bins) / values.shape[1])
         right.axhspan(max(0, 1 - spread), 1 + spread, color=LIGHT["muted"], alpha=0.15, lw=0)
-        right.set(
-            xlim=(0, 1), ylim=(0, None), xticks=[0, 0.5, 1], xticklabels=["lowest", "middle", "highest"]
-        )
+        right.set(xlim=(0, 1), ylim=(0, None), xticks=[0, 0.5, 1], xticklabels=["lowest", "middle", "highest"])
         right.set(title="ranks of each chain's draws", ylabel="relative frequency")
         row = rows.loc[name]
         left.set(xlim=(0, values.shape[1] - 1 or 1), ylabel=_symbol(name))
         left.set_title(_said(name, row), parse_math=False)
+    for axes in grid[:, 0]:
+        axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     grid[-1, 0].set_xlabel("draw" + (f" (one in {step} shown)" if step > 1 else ""))
     handles, labels = grid[0, 1].get_legend_handles_labels()
     if diverging.any():
         handles.append(Line2D([], [], ls="", marker="x", color=LIGHT["bad"], ms=5))
         labels.append("divergent transition")
     figure.legend(handles, labels, loc="outside lower center", ncols=7)
-    mixed = (
-        "The chains agree and mix well"
-        if tree.attrs.get("converged")
-        else "These draws should not be trusted yet"
-    )
-    least = rows[["ess_bulk", "ess_tail"]].to_numpy().min()
-    worst = f"largest R-hat {rows['rhat'].max():.3f}, smallest effective sample {least:,.0f}"
+    mixed = "The chains agree and mix well" if tree.attrs.get("converged") else "These draws should not be trusted yet"
+    rhats, sizes = rows["rhat"].to_numpy(), rows[["ess_bulk", "ess_tail"]].to_numpy()
+    worst = "too few draws for R-hat"
+    if np.isfinite(rhats).any():
+        worst = f"largest R-hat {np.nanmax(rhats):.3f}, smallest effective sample {np.nanmin(sizes):,.0f}"
     title = f"{mixed}: {worst}"
     finish(figure, title)
     reading = (
-        "Good chains look alike: one band of noise at the left, without drifts, steps or a chain that stays "
-        "apart, and "
-        "at the right lines that hover about 1 (within the grey band, mostly). "
+        "Good chains look alike: one band of noise at the left, without drifts, steps or a chain that stays apart, "
+        "and at the right lines that hover about 1 (within the grey band, mostly). "
         + (
             f"Shown are the {len(CHAINS)} of {chains} chains whose means lie furthest apart. "
             if chains > len(CHAINS)
@@ -115,9 +118,7 @@ def _apart(values: np.ndarray, number: int) -> np.ndarray:
 
 def _symbol(name: str) -> str:
     """A variable as the field writes it."""
-    symbol = {"logit_mu": "logit μ", "log_kappa": "log κ"}.get(
-        name.removeprefix("population_").partition("[")[0]
-    )
+    symbol = {"logit_mu": "logit μ", "log_kappa": "log κ"}.get(name.removeprefix("population_").partition("[")[0])
     return symbol or name.partition("[")[0]
 
 

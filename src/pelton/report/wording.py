@@ -47,7 +47,7 @@ class Rates:
     """Writes rates as percentages, all with the decimals that their uncertainty deserves.
 
     >>> Rates([0.02, 0.04])(0.2842), Rates([0.0006])(0.19178)
-    ('28.4%', '19.18%')
+    ('28.4%', '19.178%')
     """
 
     def __init__(self, sds: Iterable[float]):

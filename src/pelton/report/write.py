@@ -7,6 +7,7 @@ import tempfile
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 import pandas as pd
@@ -14,8 +15,11 @@ import xarray as xr
 
 from pelton.engine.errors import DataError, OutputError
 
+if TYPE_CHECKING:
+    from pelton.report.canvas import Picture
+
 POSTERIOR, UNITS, REPORT = "posterior.nc", "units.csv", "report.html"
-PICTURES = ("shrinkage", "intervals", "budget", "population", "predictive", "traces")
+PICTURES = tuple(f"{name}.png" for name in ("shrinkage", "intervals", "budget", "population", "predictive", "traces"))
 
 
 def _refusal(out: Path, error: Exception | str) -> OutputError:
@@ -25,7 +29,7 @@ def _refusal(out: Path, error: Exception | str) -> OutputError:
     return OutputError(f"cannot write to {str(out)!r}: {reason}; choose another folder for the output")
 
 
-def check_output(out: str | os.PathLike[str], names: Sequence[str] = (POSTERIOR, UNITS, REPORT)) -> Path:
+def check_output(out: str | os.PathLike[str], names: Sequence[str] = (POSTERIOR, UNITS, REPORT, *PICTURES)) -> Path:
     """Makes sure, before the work, that its results can be written; leaves nothing behind.
 
     Args:
@@ -124,11 +128,12 @@ def write_report(
 
     >>> import pelton, tempfile
     >>> model = pelton.PartialPooling([9, 22, 31], [138, 72, 157])
-    >>> tree = pelton.sample(model, chains=2, warmup=200, draws=200)
+    >>> tree = pelton.sample(model, chains=2, draws=1000)
     >>> with tempfile.TemporaryDirectory() as folder:
     ...     [path.name for path in write_report(tree, folder)][:3]
     ['posterior.nc', 'units.csv', 'report.html']
     """
+    from pelton.engine.diagnostics import table
     from pelton.models.decisions import unit_table
     from pelton.report.findings import find
     from pelton.report.html import page
@@ -136,9 +141,17 @@ def write_report(
     out = check_output(out)
     if units is None:
         units = unit_table(tree, top, threshold, budget)
-    pictures = _pictures(tree, units, top, budget)
+    diagnostics = table(tree)
+    pictures = _pictures(tree, units, top, budget, diagnostics)
     text = page(
-        tree, units, find(tree, units, top, threshold, budget), pictures, top=top, notes=notes, source=source
+        tree,
+        units,
+        find(tree, units, top, threshold, budget),
+        pictures,
+        diagnostics=diagnostics,
+        top=top,
+        notes=notes,
+        source=source,
     )
     with aside(out) as folder:
         tree.to_netcdf(folder / POSTERIOR, engine="h5netcdf")
@@ -146,15 +159,16 @@ def write_report(
         (folder / REPORT).write_text(text, encoding="utf-8")
         for picture in pictures:
             picture.save_png(folder / f"{picture.slug}.png")
-    return [
-        out / name for name in (POSTERIOR, UNITS, REPORT, *(f"{picture.slug}.png" for picture in pictures))
-    ]
+    return [out / name for name in (POSTERIOR, UNITS, REPORT, *(f"{picture.slug}.png" for picture in pictures))]
 
 
-def _pictures(tree: xr.DataTree, units: pd.DataFrame, top: int, budget: float | None) -> list:
+def _pictures(
+    tree: xr.DataTree, units: pd.DataFrame, top: int, budget: float | None, diagnostics: pd.DataFrame
+) -> "list[Picture]":
     """The pictures that this fit allows, in the order of the report."""
     from pelton.models.decisions import predictive_check
     from pelton.report import pictures as draw
+    from pelton.report.findings import NOTHING, moved
     from pelton.report.traces import traces
 
     learnt = tree.attrs.get("sampler") != "conjugate"
@@ -162,7 +176,7 @@ def _pictures(tree: xr.DataTree, units: pd.DataFrame, top: int, budget: float | 
     if bool(np.any(units["trials"].to_numpy() > 0)):
         found.append(draw.shrinkage(units, tree))
     found.append(draw.intervals(units, tree, top))
-    if budget is not None:
+    if budget is not None and moved(units) > NOTHING * budget:
         found.append(draw.budget(units, budget))
     if learnt:
         found.append(draw.population(tree))
@@ -170,5 +184,5 @@ def _pictures(tree: xr.DataTree, units: pd.DataFrame, top: int, budget: float | 
     with contextlib.suppress(DataError):
         found.append(draw.predictive(predictive_check(tree)))
     if learnt:
-        found.append(traces(tree))
+        found.append(traces(tree, diagnostics))
     return found
