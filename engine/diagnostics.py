@@ -16,6 +16,8 @@ MIN_ESS_PER_CHAIN = 100
 # Betancourt 2016: below 0.3 the momentum resampling explores the energy too slowly.
 MIN_BFMI = 0.3
 MAX_SATURATED = 0.05
+# ArviZ splits each chain in two and wants two draws in each half.
+LEAST_DRAWS = 4
 
 
 @dataclass(frozen=True)
@@ -87,7 +89,7 @@ def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
     draws = np.stack(columns) if columns else np.zeros((0, 2, 4))
     varies = np.ptp(draws.reshape(len(draws), -1), axis=1) > 0 if len(draws) else np.zeros(0, bool)
     found = {name: np.full(len(draws), np.nan) for name in ("mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "rhat")}
-    if varies.any() and draws.shape[2] >= 4:
+    if varies.any() and draws.shape[2] >= LEAST_DRAWS:
         moving = draws[varies]
         if errors:
             found["mcse_mean"][varies] = array_stats.mcse(moving, method="mean")
@@ -96,7 +98,11 @@ def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
         found["ess_tail"][varies] = array_stats.ess(moving, method="tail", prob=(0.05, 0.95))
         found["rhat"][varies] = array_stats.rhat(moving, method="rank")
     return pd.DataFrame(
-        {"mean": draws.mean(axis=(1, 2)), "sd": draws.std(axis=(1, 2), ddof=1), **found},
+        {
+            "mean": draws.mean(axis=(1, 2)),
+            "sd": draws.std(axis=(1, 2), ddof=1) if draws[:1].size > 1 else np.full(len(draws), np.nan),
+            **found,
+        },
         index=pd.Index(labels, name="variable"),
     )
 
@@ -110,8 +116,11 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
     saturated = float(np.mean(stats["reached_max_tree_depth"])) if "reached_max_tree_depth" in stats else 0.0
     bfmi = _bfmi(stats)
     if rows.empty:
-        constant = "no variable moved" if "n_steps" in stats else ""
-        problems = (f"{constant}: the density may be constant or every proposal rejected",) if constant else ()
+        problems: tuple[str, ...] = ()
+        if "n_steps" in stats and draws < LEAST_DRAWS:
+            problems = (f"{draws} draws a chain cannot be judged; take at least {MIN_ESS_PER_CHAIN}",)
+        elif "n_steps" in stats:
+            problems = ("no variable moved: the density may be constant or every proposal rejected",)
         return Diagnosis(np.nan, "", np.nan, "", np.nan, "", diverging, saturated, bfmi, problems)
     columns = {name: rows[name].to_numpy() for name in ("rhat", "ess_bulk", "ess_tail")}
     at = {
@@ -123,36 +132,36 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
         kind: (float(columns[column][at[kind]]), str(rows.index[at[kind]]))
         for kind, column in (("rhat", "rhat"), ("bulk", "ess_bulk"), ("tail", "ess_tail"))
     }
-    problems = []
+    found: list[str] = []
     if worst["rhat"][0] > MAX_RHAT:
-        problems.append(
+        found.append(
             f"R-hat is {worst['rhat'][0]:.3f} for {worst['rhat'][1]} (at most {MAX_RHAT}): the chains disagree; run a "
             "longer warm-up, or look at the traces for separate modes"
         )
     least = min(MIN_ESS_PER_CHAIN * chains, chains * draws)
     for kind in ("bulk", "tail"):
         if worst[kind][0] < least:
-            problems.append(
+            found.append(
                 f"the {kind} effective sample size is {worst[kind][0]:.0f} for {worst[kind][1]} (at least {least}): "
                 "take more draws"
             )
             break
     if diverging:
-        problems.append(
+        found.append(
             f"{diverging} divergent transitions of {chains * draws}: part of the posterior was not reached; raise "
-            "target_accept (0.95, say) or reparameterise"
+            "target_accept towards 0.99, or reparameterise"
         )
     if saturated > MAX_SATURATED:
-        problems.append(
+        found.append(
             f"{saturated:.0%} of the trajectories reached the largest tree depth: raise max_tree_depth, or rescale "
             "the model"
         )
     if bfmi < MIN_BFMI:
-        problems.append(
+        found.append(
             f"the energy's Bayesian fraction of missing information is {bfmi:.2f} (at least {MIN_BFMI}): heavy tails; "
             "take more draws or reparameterise"
         )
-    return Diagnosis(*worst["rhat"], *worst["bulk"], *worst["tail"], diverging, saturated, bfmi, tuple(problems))
+    return Diagnosis(*worst["rhat"], *worst["bulk"], *worst["tail"], diverging, saturated, bfmi, tuple(found))
 
 
 def _bfmi(stats: xr.Dataset) -> float:

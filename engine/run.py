@@ -332,8 +332,9 @@ class _Run:
     def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
         """Nothing is unknown that needs a sampler: the constants, as often as there are draws."""
         compiler = Compiler()
-        values = _constrained(posterior, np.zeros((chains, draws, 0)), compiler)
-        zeros = np.zeros((chains, draws))
+        middle = () if posterior.batch is None else (posterior.batch,)
+        zeros = np.zeros((chains, draws, *middle))
+        values = _constrained(posterior, zeros[..., None][..., :0], compiler)
         stats = {"lp": zeros, "diverging": zeros.astype(bool)}
         return cls(Draws(values, stats, None, None), 0, "none", compiler.seconds, 0.0, 0.0, 0)
 

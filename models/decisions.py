@@ -184,7 +184,10 @@ def split_budget(tree: xr.DataTree, budget: float, probability: float = 0.94) ->
     by_raw = budget * raw / raw_total if raw_total > 0 else np.full(known.units, budget / known.units)
     pooled, ends = np.empty(known.units), np.empty((2, known.units))
     for at, drawn in blocks(known, seed):
-        share = budget * drawn / total[:, None]
+        # Where every rate of a draw is 0 there is nothing to go by, and all get the same.
+        share = budget * np.divide(
+            drawn, total[:, None], out=np.full(drawn.shape, 1 / known.units), where=total[:, None] > 0
+        )
         pooled[at] = share.mean(axis=0)
         ends[:, at] = np.quantile(share, [low, high], axis=0) - by_raw[at]
     return pd.DataFrame(

@@ -82,3 +82,7 @@ def test_warnings_are_convergence_warnings():
         diagnostics.warn(found)
     assert [str(warning.message) for warning in caught] == list(found.problems)
     assert {warning.category for warning in caught} == {pelton.errors.ConvergenceWarning}
+
+
+def test_too_few_draws_are_said_to_be_too_few():
+    assert "cannot be judged" in problem(tree_of(autoregressive((1, 1), 0.2)))

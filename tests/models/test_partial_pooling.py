@@ -315,3 +315,9 @@ def test_refuses_what_excludes_one_another():
         pelton.PartialPooling([0, 4], [3, 4], prior=pelton.Bda())
     with pytest.raises(pelton.errors.DataError, match="segment 'b'"):
         pelton.PartialPooling([1, 4], [3, 4], prior=pelton.Bda(), segments=["a", "b"])
+
+
+def test_fixed_beta_with_segments():
+    model = pelton.PartialPooling([3, 4, 5], [10, 10, 10], prior=pelton.FixedBeta(2, 8), segments=["a", "b", "a"])
+    tree = pelton.sample(model, draws=500)
+    np.testing.assert_allclose(pelton.unit_summary(tree)["mean"], [5 / 20, 6 / 20, 7 / 20])
