@@ -16,6 +16,7 @@ import numpyro.distributions as dist
 from jax.nn import log_sigmoid
 from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import constraints
+from numpyro.distributions.transforms import AffineTransform, ComposeTransform, SoftplusTransform, biject_to
 
 from pelton.engine.errors import ArgumentError, UnknownNameError
 
@@ -61,11 +62,26 @@ def _bounds(distribution: dist.Distribution, what: str) -> tuple[float, float]:
     return lower, upper
 
 
+class _Above(constraints.greater_than):
+    """x > lower, reached by x = lower + softplus(u).
+
+    NumPyro reaches such a support by lower + exp(u). For the logarithm of a positive number that is an exponential too
+    many: the log density of u then bends ever more sharply to the right, where leapfrogs diverge. With the softplus,
+    log kappa = log(m) + softplus(u) grows like u.
+    """
+
+
+@biject_to.register(_Above)
+def _reach_above(constraint: Any) -> Any:
+    shift = AffineTransform(constraint.lower_bound, 1.0, domain=constraints.softplus_positive)
+    return ComposeTransform([SoftplusTransform(), shift])
+
+
 def _interval(lower: float, upper: float) -> Any:
     if np.isinf(lower) and np.isinf(upper):
         return constraints.real
     if np.isinf(upper):
-        return constraints.greater_than(lower)
+        return _Above(lower)
     if np.isinf(lower):
         return constraints.less_than(upper)
     return constraints.interval(lower, upper)
