@@ -146,7 +146,12 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
                 "take more draws"
             )
             break
-    if diverging:
+    if diverging and not _has_trajectories(stats):
+        found.append(
+            "the posterior does not fit the grid: more than a millionth of it lies in the outermost cells; use the "
+            "sampler 'numpyro-nuts'"
+        )
+    elif diverging:
         found.append(
             f"{diverging} divergent transitions of {chains * draws}: part of the posterior was not reached; raise "
             "target_accept towards 0.99, or reparameterise"
@@ -164,9 +169,14 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
     return Diagnosis(*worst["rhat"], *worst["bulk"], *worst["tail"], diverging, saturated, bfmi, tuple(found))
 
 
+def _has_trajectories(stats: xr.Dataset) -> bool:
+    """Whether the sampler follows trajectories, rather than proposing from a grid."""
+    return "tree_depth" in stats and bool(np.any(np.asarray(stats["tree_depth"]) > 0))
+
+
 def _bfmi(stats: xr.Dataset) -> float:
     """The smallest energy fraction over chains (and segments); 1 where the sampler has no momentum."""
-    if "energy" not in stats or "tree_depth" not in stats or not np.any(np.asarray(stats["tree_depth"]) > 0):
+    if "energy" not in stats or not _has_trajectories(stats):
         return 1.0
     energy = np.asarray(stats["energy"], dtype=np.float64)
     if energy.shape[1] < 3:

@@ -35,6 +35,7 @@ class Posterior:
         constant: covariates, exposures and the like for its constant_data group.
         batch: number of independent posteriors of this shape, fitted side by side in one program; None for one.
         batch_dim: the name of the batch's axis.
+        sampler: the sampler that suits it, where the model knows better than the default.
         target_accept: acceptance probability to adapt to, where the model knows better than the default.
         attrs: what the model wishes to record in the tree's attributes.
     """
@@ -50,6 +51,7 @@ class Posterior:
     constant: Mapping[str, Any] = field(default_factory=dict)
     batch: int | None = None
     batch_dim: str = "segment"
+    sampler: str | None = None
     target_accept: float | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
 

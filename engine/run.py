@@ -168,7 +168,7 @@ def _build_constrain(constrain: Callable, batched: bool) -> Callable:
 def sample(
     model: Model | Posterior,
     *,
-    sampler: str = DEFAULT,
+    sampler: str | None = None,
     chains: int = 4,
     warmup: int = 1000,
     draws: int = 1000,
@@ -186,7 +186,8 @@ def sample(
 
     Args:
         model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
-        sampler: a registered sampler, see `pelton.samplers()`.
+        sampler: a registered sampler, see `pelton.samplers()`; by default NumPyro's NUTS, or what the model asks for:
+            PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent.
         chains: independent chains, each from its own start.
         warmup: adapting iterations a chain; they are not draws.
         draws: draws a chain.
@@ -233,6 +234,8 @@ def sample(
         if name not in model.extra_groups:
             raise UnknownNameError("group", name, model.extra_groups)
     posterior = model if isinstance(model, Posterior) else model.posterior()
+    if sampler is None:
+        sampler = posterior.sampler or DEFAULT
     if target_accept is None:
         target_accept = DEFAULT_TARGET_ACCEPT if posterior.target_accept is None else posterior.target_accept
     with using(run_precision):
@@ -273,7 +276,7 @@ def sample(
 
 
 def _check(
-    sampler: str,
+    sampler: str | None,
     chains: int,
     warmup: int,
     draws: int,
@@ -282,7 +285,8 @@ def _check(
     max_tree_depth: int,
 ) -> None:
     """Refuses settings out of range before anything is compiled."""
-    sampler_class(sampler)
+    if sampler is not None:
+        sampler_class(sampler)
     for what, value, least in (
         ("chains", chains, 1),
         ("draws", draws, 1),

@@ -333,6 +333,8 @@ class PartialPooling:
         shared: dict[str, Any] = {
             "observed": {"successes": k},
             "constant": self._constant(),
+            # Two smooth hyperparameters: quadrature gives independent draws, and knows no funnel.
+            "sampler": "grid" if self.group is None and self.covariates is None else None,
             "target_accept": GROUPS_TARGET_ACCEPT if self.group is not None else None,
             "attrs": {"model": repr(self), "prior": repr(self.prior), "unit_name": self.counts.unit_name},
             "dims": self._dims(),

@@ -321,3 +321,21 @@ def test_fixed_beta_with_segments():
     model = pelton.PartialPooling([3, 4, 5], [10, 10, 10], prior=pelton.FixedBeta(2, 8), segments=["a", "b", "a"])
     tree = pelton.sample(model, draws=500)
     np.testing.assert_allclose(pelton.unit_summary(tree)["mean"], [5 / 20, 6 / 20, 7 / 20])
+
+
+def test_default_sampler_is_the_grid_where_two_numbers_are_unknown():
+    successes, trials, region, x = simulated(units=60, regions=3)
+    for settings, expected in (({}, "grid"), ({"segments": region}, "grid"), ({"covariates": x}, "numpyro-nuts")):
+        tree = pelton.sample(pelton.PartialPooling(successes, trials, **settings))
+        assert tree.attrs["sampler"] == expected
+        assert tree.attrs["converged"]
+
+
+def test_a_posterior_that_no_grid_holds_says_so():
+    """Two units with equal rates of four million trials: at large kappa the mean is known a thousand times better."""
+    model = pelton.PartialPooling([10**6] * 2, [4 * 10**6] * 2)
+    with warnings.catch_warnings(record=True) as caught:
+        warnings.simplefilter("always")
+        tree = pelton.sample(model, sampler="grid")
+    assert tree.attrs["converged"] == 0
+    assert any("does not fit the grid" in str(warning.message) for warning in caught)

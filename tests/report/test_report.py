@@ -91,7 +91,7 @@ def test_the_page_says_what_was_found(written, fitted):
         "log_kappa",
         fitted.attrs["prior"],
         "jax",
-        "numpyro-nuts",
+        "grid",
         "seed",
     ):
         assert word in page

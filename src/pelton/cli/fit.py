@@ -82,7 +82,11 @@ def fit(
         typer.Option(metavar="DIR", help="Folder for the results. (default: pelton-out/NAME, NAME that of DATA)"),
     ] = None,
     sampler: Annotated[
-        str | None, typer.Option(metavar="NAME", help="numpyro-nuts (the default), blackjax-nuts or grid.")
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="grid, numpyro-nuts or blackjax-nuts. (default: grid; numpyro-nuts with groups or covariates)",
+        ),
     ] = None,
     chains: Annotated[int, typer.Option(metavar="N", help="Independent chains.")] = 4,
     warmup: Annotated[int, typer.Option(metavar="N", help="Adapting iterations a chain.")] = 1000,
@@ -102,7 +106,7 @@ def fit(
     # The help text is given where the command is registered.
     from pelton.cli.tables import Columns, read_table, refuse_text
     from pelton.engine.run import sample
-    from pelton.engine.samplers import DEFAULT, sampler_class
+    from pelton.engine.samplers import sampler_class
     from pelton.models.decisions import unit_table
     from pelton.models.partial_pooling import PartialPooling
     from pelton.models.priors import from_text
@@ -110,7 +114,8 @@ def fit(
     from pelton.report.findings import find
 
     chosen = from_text(prior)
-    sampler_class(sampler or DEFAULT)
+    if sampler is not None:
+        sampler_class(sampler)
     _check(top, threshold, budget)
     covariates = list(dict.fromkeys(covariate or ()))
     labels = tuple(name for name in (unit, groups, segments) if name is not None)
@@ -130,7 +135,7 @@ def fit(
         )
         tree = sample(
             model,
-            sampler=sampler or DEFAULT,
+            sampler=sampler,
             chains=chains,
             warmup=warmup,
             draws=draws,
