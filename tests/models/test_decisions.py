@@ -183,7 +183,7 @@ def test_held_out_with_groups_and_covariates():
     trials = rng.integers(50, 200, 200)
     successes = rng.binomial(trials, rng.beta(40 / (1 + np.exp(-eta)), 40 / (1 + np.exp(eta))))
     model = pelton.PartialPooling(successes, trials, covariates=pd.DataFrame({"x": x}))
-    settings = {"folds": 2, "warmup": 500, "draws": 500, "chains": 2}
+    settings = {"folds": 2, "draws": 1500}
     without = pelton.held_out(pelton.PartialPooling(successes, trials), **settings)
     with_x = pelton.held_out(model, **settings)
     error = [np.mean(np.abs(f.table["predicted"] / trials - successes / trials)) for f in (without, with_x)]
