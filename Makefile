@@ -37,7 +37,7 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 doctest: $(STAMP)  ## the examples in the docstrings
-	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules engine kernels models benchmarks src/pelton
+	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules src/pelton
 
 wheel: $(STAMP)  ## build the wheel, compare its files with the tree, run the main job from it in an empty environment
 	bash .ci/wheel

@@ -219,9 +219,9 @@ def sample(
     >>> import numpy as np
     >>> import pelton
     >>> model = pelton.PartialPooling([9, 22, 31], [138, 72, 157])
-    >>> tree = pelton.sample(model, chains=2, warmup=300, draws=300)
+    >>> tree = pelton.sample(model, chains=2, draws=500)
     >>> tree["posterior"]["mu"].shape
-    (2, 300)
+    (2, 500)
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
     run_precision = choose_precision(precision, jax.default_backend())

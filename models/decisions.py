@@ -50,7 +50,7 @@ def shrinkage(tree: xr.DataTree) -> pd.Series:
     alone and 1 the population alone.
 
     >>> import pelton
-    >>> tree = pelton.sample(pelton.PartialPooling([9, 220], [138, 7200]), chains=2, warmup=200, draws=200)
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 220], [138, 7200]))
     >>> weights = shrinkage(tree)
     >>> bool(weights.iloc[0] > weights.iloc[1])
     True
@@ -83,7 +83,7 @@ def ranking(tree: xr.DataTree, top: int = 10, probability: float = 0.94) -> pd.D
         ArgumentError: top is below 1, or probability outside (0, 1).
 
     >>> import pelton
-    >>> tree = pelton.sample(pelton.PartialPooling([9, 40], [100, 100]), chains=2, warmup=200, draws=200)
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 40], [100, 100]))
     >>> ranking(tree, top=1)["p_top"].round(2).tolist()
     [0.0, 1.0]
     """
@@ -166,7 +166,7 @@ def split_budget(tree: xr.DataTree, budget: float, probability: float = 0.94) ->
         ArgumentError: the budget is not a positive number.
 
     >>> import pelton
-    >>> tree = pelton.sample(pelton.PartialPooling([9, 40], [100, 100]), chains=2, warmup=200, draws=200)
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 40], [100, 100]))
     >>> float(split_budget(tree, 1000.0)["budget_pooled"].sum().round(6))
     1000.0
     """
@@ -267,7 +267,7 @@ def compare(tree: xr.DataTree, first: Hashable, second: Hashable, probability: f
 
     >>> import pelton
     >>> model = pelton.PartialPooling([9, 40], [100, 100], unit=["A", "B"])
-    >>> tree = pelton.sample(model, chains=2, warmup=200, draws=200)
+    >>> tree = pelton.sample(model)
     >>> compare(tree, "B", "A").p_higher
     1.0
     """
@@ -414,7 +414,7 @@ def held_out(
 
     >>> import pelton
     >>> model = pelton.PartialPooling([9, 22, 31, 18, 25, 7], [138, 72, 157, 71, 62, 135])
-    >>> sorted(held_out(model, folds=2, chains=2, warmup=200, draws=200).coverage)
+    >>> sorted(held_out(model, folds=2).coverage)
     [0.5, 0.8, 0.95]
     """
     size = len(model.counts)

@@ -213,7 +213,7 @@ class MeanConcentration(Prior):
 
     >>> import numpyro.distributions as dist
     >>> MeanConcentration(mean=dist.Beta(2, 2), concentration=dist.Pareto(1.0, 1.5))
-    MeanConcentration(mean=Beta(2.0, 2.0), concentration=Pareto(1.0, 1.5))
+    MeanConcentration(mean=Beta(2, 2), concentration=Pareto(1, 1.5))
     >>> MeanConcentration(mean=dist.Normal(0, 1))
     Traceback (most recent call last):
         ...
@@ -269,7 +269,7 @@ class Shapes(Prior):
 
     >>> import numpyro.distributions as dist
     >>> Shapes(dist.HalfNormal(10.0), dist.HalfNormal(100.0))
-    Shapes(alpha=HalfNormal(10.0), beta=HalfNormal(100.0))
+    Shapes(alpha=HalfNormal(10), beta=HalfNormal(100))
     """
 
     alpha: dist.Distribution

@@ -236,7 +236,7 @@ def unit_summary(
         One row a unit, in the data's order: successes, trials, raw, mean, sd, q03 and so on, p_above_raw.
 
     >>> import pelton
-    >>> tree = pelton.sample(pelton.PartialPooling([9, 22], [138, 72]), chains=2, warmup=200, draws=200)
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 22], [138, 72]))
     >>> list(unit_summary(tree).columns)
     ['successes', 'trials', 'raw', 'mean', 'sd', 'q03', 'q50', 'q97', 'p_above_raw']
     """
