@@ -320,3 +320,13 @@ def test_interrupt_ends_with_a_word(run, monkeypatch):
     assert result.exit_code == 130
     assert result.stderr.startswith("pelton: interrupted")
     assert not Path("pelton-out").exists()
+
+
+def test_hold_out_draws_the_calibration(run):
+    result = run("fit", *CATEGORIES, *SMALL, "--hold-out", "2", "--out", "there")
+    assert result.exit_code == 0, result.output
+    assert Path("there/calibration.png").read_bytes().startswith(b"\x89PNG")
+    assert "Held-out prediction" in Path("there/report.html").read_text(encoding="utf-8")
+    refused = run("fit", *CATEGORIES, *SMALL, "--hold-out", "1", "--out", "elsewhere")
+    assert refused.exit_code == 2
+    assert "folds is between 2 and the 25 units" in refused.stderr

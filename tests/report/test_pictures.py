@@ -2,6 +2,7 @@
 
 import re
 import xml.etree.ElementTree as ET
+from dataclasses import replace
 
 import matplotlib as mpl
 import numpy as np
@@ -10,9 +11,10 @@ from matplotlib.backends.backend_agg import FigureCanvasAgg
 
 import pelton
 from pelton.engine.diagnostics import table
-from pelton.models.decisions import predictive_check, unit_table
+from pelton.models.decisions import held_out, predictive_check, unit_table
 from pelton.models.single_rate import rate_posterior
 from pelton.report import canvas, pictures
+from pelton.report.calibration import calibration
 from pelton.report.traces import traces
 
 
@@ -94,6 +96,20 @@ def test_a_population_mean_far_off_does_not_press_the_units_into_a_corner():
     units = unit_table(tree)
     assert pictures.intervals(units, tree).figure.axes[0].get_xlim()[1] < 1
     assert "dotted" not in pictures.shrinkage(units, tree).reading
+
+
+def test_calibration_says_whether_predictions_hold(tmp_path):
+    rng = np.random.default_rng(7)
+    trials = rng.integers(30, 300, 120)
+    successes = rng.binomial(trials, rng.beta(5, 20, 120))
+    held = held_out(pelton.PartialPooling(successes, trials), folds=2)
+    picture = calibration(held)
+    assert "hold" in picture.title
+    picture.save_png(tmp_path / "calibration.png")
+    ET.fromstring(picture.svg())
+    # Predictions that are all alike too wide: every count falls in the middle.
+    middle = replace(held, table=held.table.assign(pit=0.5), coverage=dict.fromkeys(held.coverage, 1.0))
+    assert "too sure or too wide" in calibration(middle).title
 
 
 def test_predictive_title_says_when_the_model_fails():

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -100,6 +100,12 @@ def fit(
         str | None,
         typer.Option(metavar="NAME", help="float32 or float64. (default: float64 on a CPU, float32 on a GPU)"),
     ] = None,
+    hold_out: Annotated[
+        int | None,
+        typer.Option(
+            metavar="PARTS", help="Also predict each unit by a fit without it, in so many parts: calibration.png."
+        ),
+    ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the draws did not converge.")] = False,
     quiet: Annotated[bool, typer.Option("--quiet", help="Print notes and errors only.")] = False,
 ) -> None:
@@ -107,7 +113,7 @@ def fit(
     from pelton.cli.tables import Columns, read_table, refuse_text
     from pelton.engine.run import sample
     from pelton.engine.samplers import sampler_class
-    from pelton.models.decisions import unit_table
+    from pelton.models.decisions import held_out, unit_table
     from pelton.models.partial_pooling import PartialPooling
     from pelton.models.priors import from_text
     from pelton.report import check_output, write_report
@@ -133,21 +139,23 @@ def fit(
             groups=groups,
             segments=segments,
         )
-        tree = sample(
-            model,
-            sampler=sampler,
-            chains=chains,
-            warmup=warmup,
-            draws=draws,
-            seed=seed,
-            target_accept=target_accept,
-            precision=precision,
-            groups=("prior_predictive",) if _prior_check(model) else (),
-            progress=False if quiet else None,
-        )
+        settings: dict[str, Any] = {
+            "sampler": sampler,
+            "chains": chains,
+            "warmup": warmup,
+            "draws": draws,
+            "seed": seed,
+            "target_accept": target_accept,
+            "precision": precision,
+            "progress": False if quiet else None,
+        }
+        # Before the fit itself, so that a number of parts that cannot be is refused at once.
+        held = None if hold_out is None else held_out(model, hold_out, **settings)
+        tree = sample(model, groups=("prior_predictive",) if _prior_check(model) else (), **settings)
     units = unit_table(tree, top, threshold, budget)
     name = _name(data)
-    files = write_report(tree, out, top=top, threshold=threshold, budget=budget, notes=notes, source=name, units=units)
+    decided = {"top": top, "threshold": threshold, "budget": budget}
+    files = write_report(tree, out, **decided, notes=notes, source=name, units=units, held=held)
     for text in notes:
         show.note(text)
     findings = find(tree, units, top, threshold, budget)

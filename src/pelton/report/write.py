@@ -16,10 +16,13 @@ import xarray as xr
 from pelton.engine.errors import DataError, OutputError
 
 if TYPE_CHECKING:
+    from pelton.models.decisions import HeldOut
     from pelton.report.canvas import Picture
 
 POSTERIOR, UNITS, REPORT = "posterior.nc", "units.csv", "report.html"
-PICTURES = tuple(f"{name}.png" for name in ("shrinkage", "intervals", "budget", "population", "predictive", "traces"))
+PICTURES = tuple(
+    f"{name}.png" for name in ("shrinkage", "intervals", "budget", "population", "predictive", "traces", "calibration")
+)
 
 
 def _refusal(out: Path, error: Exception | str) -> OutputError:
@@ -108,6 +111,7 @@ def write_report(
     notes: Sequence[str] = (),
     source: str = "",
     units: pd.DataFrame | None = None,
+    held: "HeldOut | None" = None,
 ) -> list[Path]:
     """Writes everything that a fit gives.
 
@@ -118,6 +122,7 @@ def write_report(
         notes: what the report's reader should know of the data.
         source: the name of the data, for the heading.
         units: the unit table, where it is at hand.
+        held: of `decisions.held_out`; adds the calibration picture.
 
     Returns:
         The files written: posterior.nc (ArviZ's schema), units.csv, report.html, and a PNG a picture.
@@ -143,6 +148,10 @@ def write_report(
         units = unit_table(tree, top, threshold, budget)
     diagnostics = table(tree)
     pictures = _pictures(tree, units, top, budget, diagnostics)
+    if held is not None:
+        from pelton.report.calibration import calibration
+
+        pictures.append(calibration(held))
     text = page(
         tree,
         units,
