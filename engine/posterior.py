@@ -55,6 +55,11 @@ class Posterior:
     target_accept: float | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
+    @property
+    def batch_shape(self) -> tuple[int, ...]:
+        """The axes that the batch adds: one or none."""
+        return () if self.batch is None else (self.batch,)
+
     def __post_init__(self) -> None:
         if self.dimension < 0:
             raise ArgumentError(f"a posterior has a dimension of at least 0, not {self.dimension}")

@@ -336,8 +336,7 @@ class _Run:
     def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
         """Nothing is unknown that needs a sampler: the constants, as often as there are draws."""
         compiler = Compiler()
-        middle = () if posterior.batch is None else (posterior.batch,)
-        zeros = np.zeros((chains, draws, *middle))
+        zeros = np.zeros((chains, draws, *posterior.batch_shape))
         values = _constrained(posterior, zeros[..., None][..., :0], compiler)
         stats = {"lp": zeros, "diverging": zeros.astype(bool)}
         return cls(Draws(values, stats, None, None), 0, "none", compiler.seconds, 0.0, 0.0, 0)
@@ -444,7 +443,7 @@ class _Engine:
 
     def _compile(self, chain: Any, draws: int) -> None:
         """Compiles every program of the run, side by side."""
-        init = Request(_build_init, (self.programs,), (jnp.asarray(chain), self.segments, self.seed, self.data))
+        init = self._initial(chain)
         state, _ = self.compiler.result_shapes(init)
         phases = [False] + ([True] if self.sampler.warmup_steps and not self.sampler.adapts_in_step else [])
         self.compiler.together(
@@ -459,11 +458,12 @@ class _Engine:
         args = (jnp.asarray(chain), self.segments, state, self.seed, np.int32(0), np.int32(0), self.data)
         return Request(_build_advance, (self.programs, warming), args)
 
+    def _initial(self, chain: Any) -> Request:
+        return Request(_build_init, (self.programs,), (jnp.asarray(chain), self.segments, self.seed, self.data))
+
     def _init(self, chain: Any) -> Any:
-        if self.sampler.shared_init:
-            chain = np.zeros_like(chain)
-        args = (jnp.asarray(chain), self.segments, self.seed, self.data)
-        state, good = self.compiler(_build_init, (self.programs,), args)(*args)
+        request = self._initial(np.zeros_like(chain) if self.sampler.shared_init else chain)
+        state, good = self.compiler(*request)(*request.args)
         if not np.all(good):
             bad = np.argwhere(~np.asarray(good)).ravel()
             raise ModelError(
@@ -508,8 +508,7 @@ class _Engine:
             return np.moveaxis(whole, 1, 2) if batched else whole
 
         if not results[0]:
-            middle = () if self.posterior.batch is None else (self.posterior.batch,)
-            empty = np.zeros((self.chains, 0, *middle))
+            empty = np.zeros((self.chains, 0, *self.posterior.batch_shape))
             positions = np.zeros((*empty.shape, self.posterior.dimension))
             return _Phase(positions, dict.fromkeys(Info._fields, empty))
         parts = [jax.tree.map(lambda *leaves: join(list(leaves)), chunks[0], *chunks[1:]) for chunks in results]
@@ -520,8 +519,7 @@ class _Engine:
 def _constraining(posterior: Posterior, draws: tuple[int, int], data: Any) -> Request:
     """The program that names the variables, for blocks of a power of two, so that runs of other lengths share it."""
     size = min(1 << max(8, int(np.ceil(np.log2(draws[0] * draws[1])))), CONSTRAIN_BLOCK)
-    middle = () if posterior.batch is None else (posterior.batch,)
-    positions = jax.ShapeDtypeStruct((size, *middle, posterior.dimension), jnp.result_type(float))
+    positions = jax.ShapeDtypeStruct((size, *posterior.batch_shape, posterior.dimension), jnp.result_type(float))
     return Request(_build_constrain, (posterior.constrain, posterior.batch is not None), (positions, data))
 
 

@@ -11,7 +11,7 @@ import xarray as xr
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.run import sample
 from pelton.models.partial_pooling import PartialPooling
-from pelton.models.predictive import predict_counts, rng
+from pelton.models.predictive import draw_beta, predict_counts, rng
 from pelton.models.rates import (
     THINNED_DRAWS,
     Hyperparameters,
@@ -344,7 +344,7 @@ def predictive_check(tree: xr.DataTree, draws: int = CHECK_DRAWS) -> PredictiveC
     means, sds = np.empty(known.draws), np.empty(known.draws)
     for draw in range(known.draws):
         alpha, beta = known.take(slice(draw, draw + 1)).shapes(with_trials)
-        raw = predict_counts(source, n, _beta(source, alpha, beta, (1, len(n))))[0] / n
+        raw = predict_counts(source, n, draw_beta(source, alpha, beta, (1, len(n))))[0] / n
         means[draw], sds[draw] = raw.mean(), raw.std(ddof=1)
     prior_mean = prior_sd = None
     if "prior_predictive" in tree.children:
@@ -358,15 +358,6 @@ def predictive_check(tree: xr.DataTree, draws: int = CHECK_DRAWS) -> PredictiveC
 
     mean, sd = float(observed.mean()), float(observed.std(ddof=1))
     return PredictiveCheck(mean, sd, means, sds, prior_mean, prior_sd, tail(means, mean), tail(sds, sd))
-
-
-def _beta(source: np.random.Generator, alpha: np.ndarray, beta: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
-    """Beta draws; where both shapes are so small that the generator gives 0/0, the limit: 1 with the mean's odds."""
-    rates = source.beta(alpha, beta, shape)
-    odd = ~np.isfinite(rates)
-    if odd.any():
-        rates = np.where(odd, source.random(shape) < alpha / (alpha + beta), rates)
-    return rates
 
 
 @dataclass(frozen=True)

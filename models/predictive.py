@@ -40,6 +40,15 @@ def predict_counts(rng: np.random.Generator, trials: np.ndarray, rates: np.ndarr
     return rng.binomial(trials.astype(np.int64), np.clip(rates, 0.0, 1.0))
 
 
+def draw_beta(source: np.random.Generator, alpha: np.ndarray, beta: np.ndarray, shape: tuple[int, int]) -> np.ndarray:
+    """Beta draws; where both shapes are so small that the generator gives 0/0, the limit: 1 with the mean's odds."""
+    rates = source.beta(alpha, beta, shape)
+    odd = ~np.isfinite(rates)
+    if odd.any():
+        rates = np.where(odd, source.random(shape) < alpha / (alpha + beta), rates)
+    return rates
+
+
 @jax.jit
 def _log_pmf(successes: Any, trials: Any, alpha: Any, beta: Any) -> Any:
     return log_pmf(successes, trials, alpha, beta)
@@ -88,10 +97,7 @@ def add_group(tree: xr.DataTree, name: str, prior: Prior, seed: int) -> None:
             _refuse_large(PRIOR_DRAWS, known.units, name)
             source = rng(tree, name)
             shape = (PRIOR_DRAWS, known.units)
-            rates = source.beta(np.exp(log_alpha)[:, None], np.exp(log_beta)[:, None], shape)
-            # Tiny shapes can give 0/0 in the generator: such a rate is 0 or 1, by the mean's odds.
-            odd = ~np.isfinite(rates)
-            rates = np.where(odd, source.random(shape) < np.exp(log_alpha - concentration)[:, None], rates)
+            rates = draw_beta(source, np.exp(log_alpha)[:, None], np.exp(log_beta)[:, None], shape)
             counts = predict_counts(source, known.trials, rates)
             group = xr.Dataset({"successes": (("chain", "draw", "unit"), counts[None])}, per_unit)
     else:
