@@ -19,6 +19,10 @@ from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform, ComposeTransform, SoftplusTransform, biject_to
 
 from pelton.engine.errors import ArgumentError, UnknownNameError
+from pelton.models.distributions import bounds as _bounds
+from pelton.models.distributions import identity as _identity
+from pelton.models.distributions import scalar as _scalars
+from pelton.models.distributions import to_text as _name
 
 # What a NumPyro statement returns: an array, which its annotations widen.
 type Site = Any
@@ -27,39 +31,6 @@ type Site = Any
 def log_shapes(logit_mean: Array, log_concentration: Array) -> tuple[Array, Array]:
     """(log alpha, log beta) of a beta distribution with that mean and concentration alpha + beta."""
     return log_sigmoid(logit_mean) + log_concentration, log_sigmoid(-logit_mean) + log_concentration
-
-
-def _scalars(distribution: dist.Distribution, what: str) -> dist.Distribution:
-    """The distribution with plain numbers as parameters: part of the model, the same in every precision."""
-    if not isinstance(distribution, dist.Distribution):
-        raise ArgumentError(f"{what} is a NumPyro distribution, not {type(distribution).__name__}")
-    if distribution.batch_shape or distribution.event_shape:
-        raise ArgumentError(
-            f"{what} is a distribution of one number, not of shape {distribution.shape()}; give scalar parameters"
-        )
-    return jax.tree.map(lambda leaf: np.asarray(leaf).item() if np.size(leaf) == 1 else np.asarray(leaf), distribution)
-
-
-def _identity(*distributions: dist.Distribution) -> tuple:
-    """What makes two priors the same: the families and the bytes of their parameters."""
-    leaves, treedef = jax.tree.flatten(distributions)
-    return treedef, tuple(np.asarray(leaf, np.float64).tobytes() for leaf in leaves)
-
-
-def _bounds(distribution: dist.Distribution, what: str) -> tuple[float, float]:
-    """The support's ends."""
-    support = distribution.support
-    if support is constraints.real:
-        return -np.inf, np.inf
-    if support in (constraints.positive, constraints.nonnegative):
-        return 0.0, np.inf
-    if support is constraints.unit_interval:
-        return 0.0, 1.0
-    lower = float(getattr(support, "lower_bound", -np.inf))
-    upper = float(getattr(support, "upper_bound", np.inf))
-    if np.isinf(lower) and np.isinf(upper):
-        raise ArgumentError(f"{what} has support {support!r}; an interval is needed")
-    return lower, upper
 
 
 class _Above(constraints.greater_than):
@@ -372,22 +343,6 @@ class FixedBeta(Prior):
             numpyro.deterministic(f"{prefix}logit_mu", jnp.asarray(log_mean)),
             numpyro.deterministic(f"{prefix}log_kappa", jnp.asarray(np.log(self.alpha + self.beta))),
         )
-
-
-def _name(distribution: dist.Distribution) -> str:
-    """How a reader would write the distribution."""
-    arguments = [getattr(distribution, name) for name in distribution.arg_constraints if name != "base_dist"]
-    if isinstance(distribution, dist.Pareto):
-        arguments = [distribution.scale, distribution.alpha]
-    elif isinstance(distribution, dist.Beta):
-        arguments = [distribution.concentration1, distribution.concentration0]
-    if not arguments:
-        arguments = [number for leaf in jax.tree.leaves(distribution) for number in np.ravel(leaf)]
-    inside = ", ".join(f"{np.asarray(argument).item():.12g}" for argument in arguments)
-    base = getattr(distribution, "base_dist", None)
-    if isinstance(base, dist.Distribution) and "base_dist" in distribution.arg_constraints:
-        inside = f"{_name(base)}, {inside}"
-    return f"{type(distribution).__name__}({inside})"
 
 
 # name: how the command line writes it, and how it is made from numbers.

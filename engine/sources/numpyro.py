@@ -120,6 +120,27 @@ class _Start:
         return jax.random.uniform(key, (self.dimension,), minval=-START_RADIUS, maxval=START_RADIUS)
 
 
+@dataclass(frozen=True)
+class _ModelStart:
+    """A start that takes the model's own arguments and names its latents' unconstrained values."""
+
+    start: Callable
+    arguments: _Arguments
+    layout: _Layout
+
+    def __call__(self, key: PRNGKeyArray, data: Any) -> Array:
+        args, kwargs = self.arguments.join(data)
+        values = self.start(key, *args, **kwargs)
+        missing = set(self.layout.names) ^ set(values)
+        if missing:
+            raise ModelError(f"the start and the model's latents differ in {', '.join(sorted(missing))}")
+        pieces = [
+            jnp.broadcast_to(jnp.asarray(values[name], float), shape).ravel()
+            for name, shape in zip(self.layout.names, self.layout.shapes, strict=True)
+        ]
+        return jnp.concatenate(pieces) if pieces else jnp.zeros(0)
+
+
 def _describe(model: Callable, arguments: _Arguments, data: Sequence[Any]) -> dict[str, dict[str, Any]]:
     """The model's sites, traced abstractly: nothing is computed or compiled."""
     found: dict[str, dict[str, Any]] = {}
@@ -176,7 +197,7 @@ def from_numpyro(
     *args: Any,
     dims: Mapping[str, Sequence[str]] | None = None,
     coords: Mapping[str, Sequence[Hashable]] | None = None,
-    start: Callable[[PRNGKeyArray, Any], Array] | None = None,
+    start: Callable[..., Mapping[str, Array]] | None = None,
     keep: Sequence[str] | None = None,
     batch: int | None = None,
     **kwargs: Any,
@@ -192,7 +213,8 @@ def from_numpyro(
         *args, **kwargs: its arguments.
         dims: names of the axes of variables, where plates do not name them.
         coords: labels along the axes.
-        start: (key, data) -> starting position; uniform on (-2, 2) in every coordinate when absent.
+        start: (key, *args, **kwargs) -> the unconstrained value of every latent by name, each of its latent's shape or
+            broadcasting to it; uniform on (-2, 2) in every coordinate when absent.
         keep: variables to keep in the tree; every latent and deterministic when absent.
         batch: every array argument has a leading axis of this length: so many independent posteriors.
 
@@ -217,7 +239,7 @@ def from_numpyro(
         dimension=layout.dimension,
         logdensity=_LogDensity(model, arguments, layout),
         constrain=_Constrain(model, arguments, layout, kept),
-        start=start or _Start(layout.dimension),
+        start=_Start(layout.dimension) if start is None else _ModelStart(start, arguments, layout),
         data=data,
         dims={name: _dims(sites[name], name) for name in kept} | dict(dims or {}),
         coords=dict(coords or {}),

@@ -1,0 +1,207 @@
+"""Parameters with a value per geo and column (channel, control ...), pooled, unpooled or hierarchical."""
+
+# NumPyro's base class takes more optional arguments than its own subclasses do.
+# pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import numpyro
+import numpyro.distributions as dist
+from jax.typing import ArrayLike
+from jaxtyping import Array, Float, PRNGKeyArray
+from numpyro.distributions import constraints
+from numpyro.distributions.transforms import biject_to
+
+from pelton.models.distributions import identity
+
+type Pooling = Literal["hierarchical", "pooled", "unpooled"]
+
+POOLINGS: tuple[Pooling, ...] = ("hierarchical", "pooled", "unpooled")
+
+
+class Unconstrained(dist.Distribution):
+    """Independent priors, one a column, written for the unconstrained value eta of each.
+
+        log p(eta) = log p_X(T(eta)) + log |T'(eta)|,   x = T(eta)
+
+    T is NumPyro's map onto the prior's support: exp onto (0, inf), the logistic function onto (0, 1), an affine
+    logistic function onto an interval, the identity onto the real line. Columns of one family share one evaluation.
+    """
+
+    pytree_aux_fields = ("priors",)
+
+    def __init__(self, priors: Sequence[dist.Distribution]):
+        self.priors = tuple(priors)
+        super().__init__(batch_shape=(len(self.priors),))
+
+    @property
+    def support(self) -> Any:
+        return constraints.real
+
+    def _families(self) -> list[tuple[list[int], Any]]:
+        """(columns, the distribution of all of them at once)."""
+        groups: dict[Any, list[int]] = {}
+        for column, prior in enumerate(self.priors):
+            plain = type(prior).__name__ in _STACKABLE
+            groups.setdefault(type(prior) if plain else column, []).append(column)
+        return [(columns, _stacked([self.priors[column] for column in columns])) for columns in groups.values()]
+
+    def _by_family(self, value: Array, function: Any) -> Array:
+        families = self._families()
+        if len(families) == 1:
+            return function(families[0][1], value)
+        pieces = [function(family, value[..., np.array(columns)]) for columns, family in families]
+        order = np.argsort([column for columns, _ in families for column in columns])
+        return jnp.concatenate(pieces, axis=-1)[..., order]
+
+    def log_prob(self, value: Array) -> Array:
+        return self._by_family(value, _log_prob)
+
+    def constrain(self, value: Array) -> Array:
+        """x = T(eta)."""
+        return self._by_family(value, lambda family, eta: biject_to(family.support)(eta))
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        keys = jax.random.split(key, len(self.priors))
+        draws = [
+            biject_to(prior.support).inv(prior.sample(one, sample_shape))
+            for one, prior in zip(keys, self.priors, strict=True)
+        ]
+        return jnp.stack(draws, axis=-1)
+
+
+# Families that their constructor builds from arrays under the names that they keep them by.
+_STACKABLE = ("Beta", "Exponential", "Gamma", "HalfCauchy", "HalfNormal", "InverseGamma", "Laplace", "LogNormal")
+_STACKABLE += ("Normal", "StudentT", "Uniform", "Weibull")
+
+
+def _stacked(priors: Sequence[dist.Distribution]) -> Any:
+    first: Any = priors[0]
+    if len(priors) == 1:
+        return first
+    parameters = {name: np.array([float(getattr(prior, name)) for prior in priors]) for name in first.arg_constraints}
+    return type(first)(**parameters)
+
+
+def _log_prob(family: Any, eta: Array) -> Array:
+    if isinstance(family, dist.LogNormal):
+        # exp and its logarithm would only lose digits.
+        return dist.Normal(family.loc, family.scale).log_prob(eta)
+    transform = biject_to(family.support)
+    value = transform(eta)
+    return family.log_prob(value) + transform.log_abs_det_jacobian(eta, value)
+
+
+@dataclass(frozen=True, eq=False)
+class Parameter:
+    """A parameter of every geo and column.
+
+    On the unconstrained scale (log of a positive parameter, logit of one on an interval, itself otherwise),
+
+        hierarchical   eta[g,c] ~ Normal(location[c], sd[c]),  T(location) ~ prior,  sd ~ prior of the sd
+        unpooled       T(eta[g,c]) ~ prior for each geo by itself
+        pooled         eta[g,c] = location[c]
+
+    so that the prior always speaks of a geo's value on the natural scale: of the typical geo's, where hierarchical.
+
+    Attributes:
+        name: the variable's name in the tree.
+        columns: labels of the columns.
+        priors: of the natural value, one scalar distribution a column.
+        sd_priors: of the between-geo standard deviation on the unconstrained scale, one a column.
+        pooling: hierarchical, unpooled or pooled.
+    """
+
+    name: str
+    columns: tuple[str, ...]
+    priors: tuple[dist.Distribution, ...]
+    sd_priors: tuple[dist.Distribution, ...]
+    pooling: Pooling
+
+    def _key(self) -> tuple:
+        return (self.name, self.columns, identity(*self.priors), identity(*self.sd_priors), self.pooling)
+
+    def __eq__(self, other: Any) -> bool:
+        return isinstance(other, Parameter) and self._key() == other._key()
+
+    def __hash__(self) -> int:
+        return hash(self._key())
+
+    @property
+    def prior(self) -> Unconstrained:
+        """The prior on the unconstrained scale [column]."""
+        return Unconstrained(self.priors)
+
+    @property
+    def recorded(self) -> tuple[str, ...]:
+        """Names of what `sites` records beside the values."""
+        return (f"{self.name}_population", f"{self.name}_sd") if self.pooling == "hierarchical" else ()
+
+    def sites(self, geos: int, centring: Float[ArrayLike, "geo column"] | None = None) -> Float[Array, "geo column"]:
+        """Samples the parameter within a NumPyro model and returns its natural values.
+
+        Args:
+            geos: how many.
+            centring: for a hierarchical parameter, from 0 (offsets from the population, in its standard deviations) to
+                1 (the values themselves); it changes the coordinates, not the posterior. With share c the sampled
+                coordinate is z ~ Normal(c location, sd^c), and eta = location + sd^(1-c) (z - c location)
+                (Papaspiliopoulos, Roberts & Skold 2007; Gorinova, Moore & Hoffman 2020).
+        """
+        prior = self.prior
+        shape = (geos, len(self.columns))
+        if self.pooling == "unpooled":
+            eta: Any = numpyro.sample(f"{self.name}_eta", prior.expand(shape))
+            return prior.constrain(eta)
+        if self.pooling == "pooled":
+            location: Any = numpyro.sample(f"{self.name}_location", prior)
+            return prior.constrain(jnp.broadcast_to(location, shape))
+        location, log_sd = self.population()
+        share: Any = jnp.asarray(0.0 if centring is None else centring)
+        spread = jnp.broadcast_to(jnp.exp(share * log_sd), shape)
+        z: Any = numpyro.sample(f"{self.name}_offset", dist.Normal(share * location, spread))
+        return prior.constrain(location + jnp.exp((1 - share) * log_sd) * (z - share * location))
+
+    def population(self) -> tuple[Array, Array]:
+        """Samples a hierarchical parameter's location and the logarithm of its between-geo sd, both [column]."""
+        location: Any = numpyro.sample(f"{self.name}_location", self.prior)
+        log_sd: Any = numpyro.sample(f"{self.name}_log_sd", Unconstrained(self.sd_priors))
+        numpyro.deterministic(f"{self.name}_population", self.prior.constrain(location))
+        numpyro.deterministic(f"{self.name}_sd", jnp.exp(log_sd))
+        return location, log_sd
+
+    @property
+    def on_the_real_line(self) -> bool:
+        """Whether the natural value is the unconstrained one in every column."""
+        return all(prior.support is constraints.real for prior in self.priors)
+
+
+def middle_and_spread(parameters: Sequence[Parameter]) -> dict[str, tuple[np.ndarray, np.ndarray]]:
+    """Each prior's median and half its central two thirds, on the unconstrained scale: name -> ([column], [column]).
+
+    By summing the density over a grid that is fine near 0 and reaches 10^5.
+
+    >>> prior = Parameter("k", ("tv",), (dist.LogNormal(1.0, 0.5),), (dist.HalfNormal(1.0),), "pooled")
+    >>> middle, spread = middle_and_spread([prior])["k"]
+    >>> middle.round(2), spread.round(2)
+    (array([1.]), array([0.48]))
+    """
+    grid = np.sinh(np.linspace(-12.2, 12.2, 8001))
+
+    @jax.jit
+    def densities() -> dict[str, Array]:
+        return {parameter.name: parameter.prior.log_prob(jnp.asarray(grid)[:, None]) for parameter in parameters}
+
+    found = {}
+    for name, value in densities().items():
+        density = np.nan_to_num(np.asarray(value, np.float64), nan=-np.inf)
+        weight = np.exp(density - density.max(axis=0)) * np.gradient(grid)[:, None]
+        below = np.cumsum(weight, axis=0) / weight.sum(axis=0)
+        quantiles = [[np.interp(q, column, grid) for column in below.T] for q in (1 / 6, 1 / 2, 5 / 6)]
+        low, middle, high = np.array(quantiles)
+        found[name] = middle, np.maximum((high - low) / 2, 1e-3)
+    return found
