@@ -1,0 +1,298 @@
+"""Whether a media mix can be trusted: shrinkage, stability, leave-one-out, recovery of a truth, failure indicators."""
+
+import warnings
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import numpy as np
+import pandas as pd
+import scipy.special
+import xarray as xr
+
+from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError
+from pelton.models.attribution import contribution_draws, ends, roas
+from pelton.models.response import description
+
+# A between-geo standard deviation (of a logarithm or logit) past which geos are worlds of their own.
+LARGE_SD = 0.3
+# Below the first the hierarchy does nothing for a geo, above the second the geo says nothing for itself.
+OWN, GROUP = 0.2, 0.8
+_PER_MEDIA = ("half_saturation", "tanh_scale")
+_ON_UNIT_INTERVAL = ("alpha", "power", "car")
+
+
+def _draws(tree: xr.DataTree, name: str) -> np.ndarray:
+    """Values [draw, geo, column] or [draw, column]."""
+    values = tree["posterior"][name]
+    rest = [dim for dim in values.dims if dim not in ("chain", "draw")]
+    return np.asarray(values.transpose("chain", "draw", *rest)).reshape(-1, *(values.sizes[dim] for dim in rest))
+
+
+def _described(tree: xr.DataTree) -> dict[str, tuple[list[str], dict[str, Any]]]:
+    """Each parameter with a value per geo and channel: its channels, and what the model says of the last of them."""
+    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
+    about = description(tree)
+    for channel in about["channels"]:
+        for part in ("adstock", "saturation"):
+            for variable in channel[part]["parameters"].values():
+                names, _ = found.setdefault(variable, ([], channel))
+                names.append(channel["name"])
+    effect = str(about.get("effect", "coef"))
+    found["coef" if effect == "coefficient" else effect] = [str(c["name"]) for c in about["channels"]], {}
+    return found
+
+
+def _offsets(tree: xr.DataTree, name: str, channels: Sequence[str], about: Mapping[str, Any]) -> Any:
+    """Deviations from the population [draw, geo, channel] and the population's variance [draw, channel]."""
+    values = _draws(tree, name)
+    if description(tree)["kind"] == "country_mix":
+        if name == "car":
+            a, b = (_draws(tree, f"car_{shape}")[:, None] for shape in ("alpha", "beta"))
+            centre, variance = scipy.special.psi(a) - scipy.special.psi(b), scipy.special.polygamma(1, a)
+            variance = variance + scipy.special.polygamma(1, b)
+            return scipy.special.logit(values) - centre[:, None], np.broadcast_to(variance, (len(a), len(channels)))
+        rate = _draws(tree, f"{name}_lam")[:, None]
+        # log X of an exponential X has mean -gamma - log rate and variance pi^2 / 6.
+        centre = -np.euler_gamma - np.log(rate)
+        return np.log(values) - centre[:, None], np.full((len(rate), len(channels)), np.pi**2 / 6)
+    effect = "coefficient" if name == "coef" else name
+    if f"{effect}_sd" not in tree["posterior"].to_dataset().data_vars:
+        return None
+    constant = tree["constant_data"].to_dataset()
+    media = np.asarray(constant["media_scale"].sel(channel=list(channels)).transpose("geo", "channel"))
+    population, sd = _draws(tree, f"{effect}_population"), _draws(tree, f"{effect}_sd")
+    if name == "coef":
+        values = values / np.asarray(constant["target_scale"])[:, None]
+    elif name in _PER_MEDIA:
+        values = values / media
+    elif name == "rate":
+        values = values * media
+    if name in _ON_UNIT_INTERVAL:
+        apart = scipy.special.logit(values) - scipy.special.logit(population)[:, None]
+    elif name == "theta":
+        last = about["adstock"]["l_max"] - 1
+        apart = scipy.special.logit(values / last) - scipy.special.logit(population / last)[:, None]
+    else:
+        apart = np.log(values) - np.log(population)[:, None]
+    return apart, sd**2
+
+
+def media_shrinkage(tree: xr.DataTree) -> pd.DataFrame:
+    """How far each geo's parameter is drawn to its group: from 0 (its own data decide) to 1 (the group decides).
+
+        w[g,c] = Var(eta[g,c] - location[c]) / E(sd[c]^2), at most 1
+
+    on the log or logit scale: the pooling factor of one unit. Where a geo's data say nothing, its deviation from the
+    group varies as the group does, and w is 1; where they say all, it hardly varies.
+
+    Returns:
+        Rows (geo, channel), one column a hierarchical parameter; NaN where a channel lacks the parameter. Without
+        columns where nothing is hierarchical.
+
+    Source: Gelman & Pardoe 2006 (Bayesian measures of explained variance and pooling), section 2.3.
+    """
+    geos = [str(name) for name in tree["posterior"]["geo"].values]
+    channels = [str(one["name"]) for one in description(tree)["channels"]]
+    table = pd.DataFrame(index=pd.MultiIndex.from_product([geos, channels], names=["geo", "channel"]))
+    for name, (having, about) in _described(tree).items():
+        found = _offsets(tree, name, having, about)
+        if found is None:
+            continue
+        apart, variance = found
+        weight = np.minimum(apart.var(axis=0) / variance.mean(axis=0), 1.0)
+        whole = np.full((len(geos), len(channels)), np.nan)
+        whole[:, [channels.index(one) for one in having]] = weight
+        table[name] = whole.ravel()
+    return table
+
+
+def stability(trees: Mapping[str, xr.DataTree], probability: float = 0.94) -> pd.DataFrame:
+    """ROAS by geo and channel under several models of the same data, and how far they are apart.
+
+    Args:
+        trees: name of the model -> its tree, at least two.
+        probability: of the central intervals.
+
+    Returns:
+        Rows (geo, channel); for each model (mean, low, high), and under "all" the ratio of the largest mean to the
+        smallest and whether all intervals overlap.
+
+    Raises:
+        ArgumentError: fewer than two trees.
+        DataError: trees of other geos or channels.
+    """
+    if len(trees) < 2:
+        raise ArgumentError(f"stability compares at least two trees, not {len(trees)}")
+    low, high = ends(probability)
+    columns: dict[tuple[str, str], np.ndarray] = {}
+    index: Any = None
+    for name, tree in trees.items():
+        draws = roas(tree).transpose("geo", "channel", "chain", "draw")
+        labels = pd.MultiIndex.from_product([draws["geo"].values, draws["channel"].values], names=["geo", "channel"])
+        if index is not None and not labels.equals(index):
+            raise DataError(f"tree {name!r} has other geos or channels than the first; fit all to one panel")
+        index = labels
+        flat = np.asarray(draws).reshape(len(labels), -1)
+        columns[name, "mean"] = flat.mean(axis=1)
+        columns[name, "low"], columns[name, "high"] = np.quantile(flat, [low, high], axis=1)
+    means = np.stack([columns[name, "mean"] for name in trees])
+    lows, highs = (np.stack([columns[name, end] for name in trees]) for end in ("low", "high"))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        columns["all", "ratio"] = means.max(axis=0) / means.min(axis=0)
+    columns["all", "overlap"] = lows.max(axis=0) <= highs.min(axis=0)
+    return pd.DataFrame(columns, index=index)
+
+
+def _observed_cells(tree: xr.DataTree, name: str) -> xr.DataTree:
+    if "log_likelihood" not in tree.children:
+        raise ArgumentError(f"tree {name!r} has no log_likelihood; sample with groups=('log_likelihood',)")
+    terms = tree["log_likelihood"]["target"].transpose("chain", "draw", "geo", "time")
+    values = np.asarray(terms)
+    seen = np.isfinite(values).all(axis=(0, 1))
+    days = np.datetime_as_string(terms["time"].values, "D")
+    labels = [f"{terms['geo'].values[geo]} {days[time]}" for geo, time in np.argwhere(seen)]
+    kept = xr.DataArray(values[:, :, seen], {"cell": labels}, ("chain", "draw", "cell"))
+    observed = xr.DataArray(np.zeros(len(labels)), {"cell": labels}, "cell")
+    return xr.DataTree.from_dict(
+        {
+            "posterior": tree["posterior"].to_dataset(),
+            "log_likelihood": xr.Dataset({"target": kept}),
+            "observed_data": xr.Dataset({"target": observed}),
+        }
+    )
+
+
+def compare_loo(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
+    """Models of the same data ranked by expected log predictive density, by Pareto-smoothed leave-one-out.
+
+    Args:
+        trees: name of the model -> its tree with the log_likelihood group.
+
+    Returns:
+        ArviZ's table, the best model first.
+
+    Raises:
+        ArgumentError: fewer than two trees, or one without a log_likelihood group.
+
+    Warns:
+        ConvergenceWarning: a model has geo-weeks whose Pareto k is too high for its estimate to be trusted there.
+
+    Source: Vehtari, Gelman & Gabry 2017; Vehtari et al. 2024 for the threshold min(1 - 1/log10(draws), 0.7).
+    """
+    import arviz as az
+
+    if len(trees) < 2:
+        raise ArgumentError(f"a comparison needs at least two trees, not {len(trees)}")
+    estimates = {}
+    for name, tree in trees.items():
+        with warnings.catch_warnings():
+            # ArviZ warns without saying where.
+            warnings.simplefilter("ignore", UserWarning)
+            estimates[name] = az.loo(_observed_cells(tree, name), pointwise=True)
+        k = estimates[name].pareto_k
+        high = np.flatnonzero(np.asarray(k) > estimates[name].good_k)
+        if len(high):
+            worst = high[np.argsort(-np.asarray(k)[high])][:5]
+            where = ", ".join(f"{k['cell'].values[i]} ({float(k[i]):.2f})" for i in worst)
+            warnings.warn(
+                f"leave-one-out of {name!r}: Pareto k is above {estimates[name].good_k:.2f} in {len(high)} of {k.size} "
+                f"observations ({where}{' ...' if len(high) > 5 else ''}); these weeks decide much on their own: look "
+                "at them, or take a student_t likelihood",
+                ConvergenceWarning,
+                stacklevel=2,
+            )
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", UserWarning)
+        return az.compare(estimates, round_to="none")
+
+
+def recovery(tree: xr.DataTree, truth: Mapping[str, xr.DataArray], probability: float = 0.94) -> pd.DataFrame:
+    """Estimates beside a known truth, as simulated data have it.
+
+    Args:
+        tree: of the fit.
+        truth: variable -> true values with its dims; "roas" stands for the return of `pelton.roas`.
+        probability: of the central intervals.
+
+    Returns:
+        Rows (variable, cell): truth, mean, sd, low, high, covered, z = (mean - truth) / sd. The share covered is
+        `table["covered"].mean()`.
+
+    Raises:
+        DataError: a variable that the tree does not have.
+    """
+    low, high = ends(probability)
+    rows = []
+    for name, values in truth.items():
+        if name != "roas" and name not in tree["posterior"].to_dataset():
+            raise DataError(f"the tree has no variable {name!r} to compare with the truth")
+        draws = roas(tree) if name == "roas" else tree["posterior"].to_dataset()[name]
+        dims = [str(dim) for dim in draws.dims if dim not in ("chain", "draw")]
+        true = values.transpose(*dims).reindex({dim: draws[dim] for dim in dims})
+        flat = np.asarray(draws.transpose("chain", "draw", *dims)).reshape(-1, int(np.prod(true.shape)))
+        labels = [true[dim].values for dim in dims]
+        cells = [", ".join(map(str, cell)) for cell in pd.MultiIndex.from_product(labels)] if dims else [""]
+        bottom, top = np.quantile(flat, [low, high], axis=0)
+        at = np.asarray(true, float).ravel()
+        rows.append(
+            pd.DataFrame(
+                {
+                    "variable": name,
+                    "cell": cells,
+                    "truth": at,
+                    "mean": flat.mean(axis=0),
+                    "sd": flat.std(axis=0, ddof=1),
+                    "low": bottom,
+                    "high": top,
+                    "covered": (at >= bottom) & (at <= top),
+                    "z": (flat.mean(axis=0) - at) / flat.std(axis=0, ddof=1),
+                }
+            )
+        )
+    return pd.concat(rows).set_index(["variable", "cell"])
+
+
+def failure_indicators(tree: xr.DataTree) -> list[str]:
+    """What speaks against trusting a fit, in sentences; empty where nothing does.
+
+    Draws that did not converge; between-geo standard deviations above 0.3 (geos are worlds of their own, and pooling
+    helps little); parameters whose shrinkage is below 0.2 or above 0.8 in most geos; a baseline that is probably
+    negative; media that probably bring more than the whole target.
+    """
+    found = []
+    if tree.attrs.get("status", "converged") != "converged":
+        found.append(f"The draws did not converge: {tree.attrs['status']}")
+    posterior = tree["posterior"].to_dataset()
+    for name in map(str, posterior.data_vars):
+        if not name.endswith("_sd"):
+            continue
+        median = np.median(_draws(tree, name), axis=0)
+        labels = [str(label) for label in posterior[name][posterior[name].dims[-1]].values]
+        large = [f"{label} {value:.2f}" for label, value in zip(labels, median, strict=True) if value > LARGE_SD]
+        if large:
+            found.append(f"Geos differ much in {name.removesuffix('_sd')}: between-geo sd {', '.join(large)}.")
+    table = media_shrinkage(tree)
+    for name in table.columns:
+        by_channel: dict[str, list[float]] = {}
+        for channel, value in zip(table.index.get_level_values("channel"), table[name].to_numpy(), strict=True):
+            by_channel.setdefault(str(channel), []).append(value)
+        middle = {channel: float(np.median(values)) for channel, values in by_channel.items()}
+        own = [channel for channel, value in middle.items() if value < OWN]
+        group = [channel for channel, value in middle.items() if value > GROUP]
+        if own:
+            found.append(f"The group says little on {name} of {', '.join(own)}: geos decide for themselves.")
+        if group:
+            found.append(
+                f"Most geos' data say little on {name} of {', '.join(group)}: the group's value stands for them."
+            )
+    draws = contribution_draws(tree)
+    channels = {str(one["name"]) for one in description(tree)["channels"]}
+    is_media = np.isin(draws["component"].values, sorted(channels))
+    media = draws.isel(component=np.flatnonzero(is_media)).sum("component")
+    rest = draws.isel(component=np.flatnonzero(~is_media)).sum("component")
+    for geo in map(str, draws["geo"].values):
+        if float((rest.sel(geo=geo) < 0).mean()) > 0.5:
+            found.append(f"The baseline of {geo} is probably negative: media are credited with more than there is.")
+        elif float((media.sel(geo=geo) < 0).mean()) > 0.5:
+            found.append(f"Media of {geo} probably lower the target: look at the signs of controls and effects.")
+    return found
