@@ -1,4 +1,6 @@
-"""Normal random effects integrated out of a normal likelihood, and drawn back exactly."""
+"""Normal effects of a population and of its units, integrated out of a normal likelihood and drawn back exactly."""
+
+from typing import NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -10,99 +12,154 @@ from jaxtyping import Array, Float
 _PRECISION = lax.Precision.HIGHEST
 
 
-def factor(
-    gram: Float[Array, "*unit effect effect"], sd: Float[Array, " effect"], sigma: Float[Array, "*unit"]
-) -> Float[Array, "*unit effect effect"]:
-    """Cholesky factor L of M = I + diag(sd) gram diag(sd) / sigma^2, the precision of the effects in units of their sd.
+class Factors(NamedTuple):
+    """Cholesky factors of the precision of the effects in units of their standard deviations.
+
+    Attributes:
+        units: of M_g = I + S A_g S, [unit, effect, effect], with S = diag(sd) and A_g = gram_g / sigma_g^2.
+        population: of P = I + W sum_g (A_g - A_g S M_g^-1 S A_g) W, [effect, effect], with W = diag(wide): the
+            precision of the population's effects, those of the units integrated out.
+        across: S A_g W, [unit, effect, effect].
+    """
+
+    units: Array
+    population: Array
+    across: Array
+
+
+def factors(
+    gram: Float[Array, "unit effect effect"],
+    wide: Float[Array, " effect"],
+    sd: Float[Array, " effect"],
+    sigma: Float[Array, " unit"],
+) -> Factors:
+    """Factors for y_g ~ Normal(D_g (b + d_g), sigma_g^2), b ~ Normal(0, wide^2), d_g ~ Normal(0, sd^2).
 
     Args:
-        gram: D'D of each unit's design D.
-        sd: prior standard deviation of each effect.
-        sigma: noise.
+        gram: D_g'D_g.
+        wide: prior standard deviations of the population's effects.
+        sd: standard deviations of the units' deviations from them.
+        sigma: noise of each unit.
     """
-    scaled = sd[:, None] * gram * sd / sigma[..., None, None] ** 2
-    return jnp.linalg.cholesky(scaled + jnp.eye(gram.shape[-1], dtype=gram.dtype))
+    inverse = gram / sigma[:, None, None] ** 2
+    identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    units = jnp.linalg.cholesky(identity + sd[:, None] * inverse * sd)
+    across = sd[:, None] * inverse * wide
+    left = wide[:, None] * inverse * wide - jnp.swapaxes(across, -1, -2) @ cho_solve((units, True), across)
+    return Factors(units, jnp.linalg.cholesky(identity + jnp.sum(left, axis=0)), across)
 
 
 def log_marginal(
-    residual: Float[Array, "*unit time"],
-    design: Float[Array, "*unit time effect"],
-    gram: Float[Array, "*unit effect effect"],
+    residual: Float[Array, "unit time"],
+    design: Float[Array, "unit time effect"],
+    gram: Float[Array, "unit effect effect"],
+    wide: Float[Array, " effect"],
     sd: Float[Array, " effect"],
-    sigma: Float[Array, "*unit"],
-    count: Float[Array, "*unit"],
-) -> Float[Array, "*unit"]:
-    """log Normal(residual; 0, sigma^2 I + D diag(sd^2) D'), less count log(2 pi) / 2, for each unit.
+    sigma: Float[Array, " unit"],
+    count: Float[Array, " unit"],
+) -> Float[Array, ""]:
+    """log p(residual) with all effects integrated out, less sum(count) log(2 pi) / 2.
 
-        = -count log sigma - log det(M) / 2 - min_d [ |residual - D d|^2 / sigma^2 + |d / sd|^2 ] / 2
+        = -sum_g count_g log sigma_g - log det(all precisions) / 2
+          - min_{b, d} [ sum_g |residual_g - D_g (b + d_g)|^2 / sigma_g^2 + |b / wide|^2 + sum_g |d_g / sd|^2 ] / 2
 
-    with M of `factor`. The minimum is computed as it stands, not as a difference of squares, and its derivative is
-    taken at the minimising d, which then needs none (the envelope theorem). Second derivatives would miss that d moves.
+    The minimum is computed as it stands, not as a difference of squares, and its derivative is taken at the minimising
+    effects, which then need none (the envelope theorem). Second derivatives would miss that they move.
 
     Args:
         residual: 0 where nothing is observed.
-        design: D, 0 where nothing is observed.
-        gram: D'D.
-        sd: prior standard deviations, > 0.
+        design: D_g, 0 where nothing is observed.
+        gram: D_g'D_g.
+        wide, sd: as for `factors`, > 0.
         sigma: noise, > 0.
-        count: observations.
+        count: observations of each unit.
 
-    Source: Woodbury's identity; Lindley & Smith 1972 for the model.
+    Source: Lindley & Smith 1972; Woodbury's identity.
 
-    >>> one = log_marginal(
-    ...     jnp.array([0.5, -0.2]), jnp.ones((2, 1)), jnp.full((1, 1), 2.0), jnp.array([0.3]),
-    ...     jnp.array(0.1), jnp.array(2.0)
+    >>> value = log_marginal(
+    ...     jnp.array([[0.5, -0.2]]), jnp.ones((1, 2, 1)), jnp.full((1, 1, 1), 2.0), jnp.array([0.4]), jnp.array([0.3]),
+    ...     jnp.array([0.1]), jnp.array([2.0])
     ... )
-    >>> round(float(one), 3)
-    -9.235
+    >>> round(float(value), 3)
+    -9.655
     """
-    lower = factor(gram, sd, sigma)
-    effect = lax.stop_gradient(sd * _mean(lower, residual, design, sd, sigma))
-    left = residual - jnp.einsum("...tk,...k->...t", design, effect, precision=_PRECISION)
-    squares = jnp.sum(left**2, axis=-1) / sigma**2 + jnp.sum((effect / sd) ** 2, axis=-1)
-    return -count * jnp.log(sigma) - 0.5 * _log_det(gram, sd, sigma) - 0.5 * squares
+    known = factors(gram, wide, sd, sigma)
+    population, deviations = lax.stop_gradient(_means(known, residual, design, wide, sd, sigma))
+    fitted = jnp.einsum("gtk,gk->gt", design, wide * population + sd * deviations, precision=_PRECISION)
+    # In units of the data the effects are held, so that their priors' squares move with the standard deviations.
+    held_population, held = lax.stop_gradient((wide * population, sd * deviations))
+    squares = jnp.sum(jnp.sum((residual - lax.stop_gradient(fitted)) ** 2, axis=-1) / sigma**2)
+    squares = squares + jnp.sum((held_population / wide) ** 2) + jnp.sum((held / sd) ** 2)
+    return -jnp.sum(count * jnp.log(sigma)) - 0.5 * _log_det(gram, wide, sd, sigma) - 0.5 * squares
 
 
 def draw_effects(
-    noise: Float[Array, "*unit effect"],
-    residual: Float[Array, "*unit time"],
-    design: Float[Array, "*unit time effect"],
-    gram: Float[Array, "*unit effect effect"],
+    noise_population: Float[Array, " effect"],
+    noise: Float[Array, "unit effect"],
+    residual: Float[Array, "unit time"],
+    design: Float[Array, "unit time effect"],
+    gram: Float[Array, "unit effect effect"],
+    wide: Float[Array, " effect"],
     sd: Float[Array, " effect"],
-    sigma: Float[Array, "*unit"],
-) -> Float[Array, "*unit effect"]:
-    """Effects given everything else: exact draws for standard normal noise.
-
-        d = sd (M^-1 diag(sd) D' residual / sigma^2 + L^-T noise)
+    sigma: Float[Array, " unit"],
+) -> tuple[Float[Array, " effect"], Float[Array, "unit effect"]]:
+    """The population's effects b and the units' deviations d_g given everything else: exact for standard normal noise.
 
     Args:
-        noise: standard normal.
-        residual, design, gram, sd, sigma: as for `log_marginal`.
+        noise_population, noise: standard normal.
+        residual, design, gram, wide, sd, sigma: as for `log_marginal`.
     """
-    lower = factor(gram, sd, sigma)
-    spread = solve_triangular(lower, noise[..., None], lower=True, trans="T")[..., 0]
-    return sd * (_mean(lower, residual, design, sd, sigma) + spread)
+    known = factors(gram, wide, sd, sigma)
+    mean, _ = _means(known, residual, design, wide, sd, sigma)
+    population = mean + solve_triangular(known.population, noise_population, lower=True, trans="T")
+    score = jnp.einsum("gtk,gt->gk", design, residual, precision=_PRECISION) * sd / sigma[:, None] ** 2
+    left = score - jnp.einsum("gkl,l->gk", known.across, population, precision=_PRECISION)
+    spread = solve_triangular(known.units, noise[..., None], lower=True, trans="T")[..., 0]
+    return wide * population, sd * (cho_solve((known.units, True), left[..., None])[..., 0] + spread)
 
 
-def _mean(lower: Array, residual: Array, design: Array, sd: Array, sigma: Array) -> Array:
-    score = jnp.einsum("...tk,...t->...k", design, residual, precision=_PRECISION) * sd / sigma[..., None] ** 2
-    return cho_solve((lower, True), score[..., None])[..., 0]
+def _means(known: Factors, residual: Array, design: Array, wide: Array, sd: Array, sigma: Array) -> tuple[Array, Array]:
+    """Conditional means of b / wide [effect] and d / sd [unit, effect]."""
+    score = jnp.einsum("gtk,gt->gk", design, residual, precision=_PRECISION) / sigma[:, None] ** 2
+    own = cho_solve((known.units, True), (score * sd)[..., None])
+    direct = wide * jnp.sum(score, axis=0) - jnp.sum(jnp.swapaxes(known.across, -1, -2) @ own, axis=0)[:, 0]
+    population = cho_solve((known.population, True), direct)
+    shared = cho_solve((known.units, True), known.across @ population[:, None])
+    return population, (own - shared)[..., 0]
 
 
 @jax.custom_jvp
-def _log_det(gram: Array, sd: Array, sigma: Array) -> Array:
-    lower = factor(gram, sd, sigma)
-    return 2 * jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1)
+def _log_det(gram: Array, wide: Array, sd: Array, sigma: Array) -> Array:
+    known = factors(gram, wide, sd, sigma)
+    pieces = [jnp.sum(jnp.log(jnp.diagonal(one, axis1=-2, axis2=-1))) for one in known[:2]]
+    return 2 * (pieces[0] + pieces[1])
 
 
 @_log_det.defjvp
 def _log_det_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """d log det M = trace(M^-1 dM), which needs no derivative of the factor; gram is data."""
-    gram, sd, sigma = primals
-    _, by_sd, by_sigma = tangents
-    lower = factor(gram, sd, sigma)
-    identity = jnp.broadcast_to(jnp.eye(gram.shape[-1], dtype=gram.dtype), gram.shape)
-    inside = 1 - jnp.diagonal(cho_solve((lower, True), identity), axis1=-2, axis2=-1)
-    # diag(M^-1 (M - I)) = 1 - diag(M^-1): each effect's share of knowledge that the data bring.
-    moved = 2 * jnp.sum(inside * (by_sd / sd), axis=-1) - 2 * jnp.sum(inside, axis=-1) * by_sigma / sigma
-    return 2 * jnp.sum(jnp.log(jnp.diagonal(lower, axis1=-2, axis2=-1)), axis=-1), moved
+    """d log det H = trace(H^-1 dH), which needs no derivative of the factors; gram is data.
+
+    With C the joint covariance of (b / wide, d_g / sd) and Q_g = X_g'X_g / sigma_g^2 for X_g = [D_g W, D_g S], each
+    effect's diagonal of C Q_g is the share of its knowledge that unit g brings.
+    """
+    gram, wide, sd, sigma = primals
+    _, by_wide, by_sd, by_sigma = tangents
+    known = factors(gram, wide, sd, sigma)
+    identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    inverse = gram / sigma[:, None, None] ** 2
+    covariance = cho_solve((known.population, True), identity)
+    own = cho_solve((known.units, True), jnp.broadcast_to(identity, gram.shape))
+    leaning = own @ known.across
+    cross = -covariance @ jnp.swapaxes(leaning, -1, -2)
+    units = own + leaning @ covariance @ jnp.swapaxes(leaning, -1, -2)
+    between = known.across
+    at_population = jnp.sum(covariance * (wide[:, None] * inverse * wide), axis=-1) + jnp.sum(
+        cross * jnp.swapaxes(between, -1, -2), axis=-1
+    )
+    at_units = jnp.sum(jnp.swapaxes(cross, -1, -2) * between, axis=-1) + jnp.sum(
+        units * (sd[:, None] * inverse * sd), axis=-1
+    )
+    moved = 2 * jnp.sum(at_population * (by_wide / wide)) + 2 * jnp.sum(at_units * (by_sd / sd))
+    moved = moved - 2 * jnp.sum(jnp.sum(at_population + at_units, axis=-1) * by_sigma / sigma)
+    pieces = [jnp.sum(jnp.log(jnp.diagonal(one, axis1=-2, axis2=-1))) for one in known[:2]]
+    return 2 * (pieces[0] + pieces[1]), moved

@@ -58,7 +58,7 @@ def _offsets(tree: xr.DataTree, name: str, channels: Sequence[str], about: Mappi
     effect = "coefficient" if name == "coef" else name
     if f"{effect}_sd" not in tree["posterior"].to_dataset().data_vars:
         return None
-    constant = tree["constant_data"].to_dataset()
+    constant: Any = tree["constant_data"]  # a Dataset or its node
     media = np.asarray(constant["media_scale"].sel(channel=list(channels)).transpose("geo", "channel"))
     population, sd = _draws(tree, f"{effect}_population"), _draws(tree, f"{effect}_sd")
     if name == "coef":

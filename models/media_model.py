@@ -73,10 +73,9 @@ class Structure:
 
     @property
     def collapsed(self) -> tuple[Parameter, ...]:
-        """Parameters of the baseline whose deviations are integrated out: normal ones under a normal likelihood."""
-        return tuple(
-            one for one in self.baseline if self.nu is None and one.pooling == "hierarchical" and one.on_the_real_line
-        )
+        """Parameters of the baseline that are integrated out: hierarchical normal ones under a normal likelihood."""
+        hierarchical = [one for one in self.baseline if one.pooling == "hierarchical" and one.normal is not None]
+        return () if self.nu is not None else tuple(hierarchical)
 
     @property
     def collapsed_terms(self) -> tuple[int, ...]:
@@ -166,8 +165,8 @@ def media_mix(structure: Structure, data: Any) -> None:
     Everything is scaled: the target by the geo's mean, media by a typical active week's. What is recorded is in the
     units of the data.
 
-    Where the likelihood is normal, the geos' deviations from a hierarchical baseline are integrated out of it, and
-    drawn back from standard normal coordinates: their funnel never meets the sampler.
+    Where likelihood and priors are normal, a hierarchical baseline is integrated out, population and geos, and drawn
+    back from standard normal coordinates: its funnels never meet the sampler.
     """
     values: Values = {}
     for parameter in structure.parameters:
@@ -183,20 +182,22 @@ def media_mix(structure: Structure, data: Any) -> None:
 
 def _observe(structure: Structure, data: Any, values: Values, effect: Array, sigma: Array) -> Array:
     """Adds the likelihood of the target and returns the baseline's coefficients [geo, term]."""
-    scale = 1.0 if structure.trend is None else structure.trend.scale()
-    level, deviation = [], []
+    scale: Any = 1.0 if structure.trend is None else structure.trend.scale()
+    level, wide, between = [], [], []
     for parameter in structure.baseline:
-        size = len(parameter.columns)
+        shape = (structure.geos, len(parameter.columns))
         times = scale if parameter.name == "trend" else 1.0
         if parameter in structure.collapsed:
-            location, log_sd = parameter.population()
-            level.append(jnp.broadcast_to(location * times, (structure.geos, size)))
-            deviation.append(jnp.exp(log_sd) * times)
+            assert parameter.normal is not None
+            location, spread = parameter.normal
+            level.append(jnp.broadcast_to(location * times, shape))
+            wide.append(spread * times * jnp.ones(shape[1]))
+            between.append(jnp.exp(parameter.spread()) * times)
         else:
             level.append(values[parameter.name] * times)
     baseline = jnp.concatenate(level, axis=-1)
     mean = effect + jnp.einsum("gtk,gk->gt", data["design"], baseline, precision=jax.lax.Precision.HIGHEST)
-    if not deviation:
+    if not structure.collapsed:
         family: Any = dist.Normal(mean, sigma[:, None])
         if structure.nu is not None:
             nu = values[structure.nu.name][0, 0]
@@ -205,14 +206,22 @@ def _observe(structure: Structure, data: Any, values: Values, effect: Array, sig
         terms = jnp.where(data["observed"], family.log_prob(data["target"]), 0.0)
         numpyro.factor("likelihood", jnp.sum(terms))
         return baseline
-    sd = jnp.concatenate(deviation)
-    noise: Any = numpyro.sample("baseline_noise", dist.Normal(0.0, 1.0).expand((structure.geos, sd.shape[0])))
+    sds = jnp.concatenate(wide), jnp.concatenate(between)
+    size = sds[0].shape[0]
+    common: Any = numpyro.sample("baseline_population_noise", dist.Normal(0.0, 1.0).expand((size,)))
+    noise: Any = numpyro.sample("baseline_noise", dist.Normal(0.0, 1.0).expand((structure.geos, size)))
     residual = jnp.where(data["observed"], data["target"] - mean, 0.0)
     design = (data["deviations"], data["gram"])
-    terms = log_marginal(residual, *design, sd, sigma, data["count"]) - data["count"] * _HALF_LOG_TWO_PI
-    numpyro.factor("likelihood", jnp.sum(terms))
-    drawn = draw_effects(noise, residual, *design, sd, sigma)
-    return baseline.at[:, np.array(structure.collapsed_terms)].add(drawn)
+    likelihood = log_marginal(residual, *design, *sds, sigma, data["count"])
+    numpyro.factor("likelihood", likelihood - jnp.sum(data["count"]) * _HALF_LOG_TWO_PI)
+    population, deviations = draw_effects(common, noise, residual, *design, *sds, sigma)
+    at = 0
+    for parameter in structure.collapsed:
+        assert parameter.normal is not None
+        own = population[at : at + len(parameter.columns)] / (scale if parameter.name == "trend" else 1.0)
+        numpyro.deterministic(f"{parameter.name}_population", parameter.normal[0] + own)
+        at += len(parameter.columns)
+    return baseline.at[:, np.array(structure.collapsed_terms)].add(population + deviations)
 
 
 def _lifts(structure: Structure, data: Any, values: Values, coefficients: list[Array]) -> None:
@@ -276,17 +285,20 @@ def start(key: PRNGKeyArray, structure: Structure, data: Any) -> dict[str, Array
         if parameter.pooling == "unpooled":
             found[f"{name}_eta"] = around(name, (geos, columns), 4 * index)
             continue
-        location = found[f"{name}_location"] = around(name, (columns,), 4 * index)
-        if parameter.pooling != "hierarchical":
+        log_sd: Any = 0.0
+        if parameter.pooling == "hierarchical":
+            log_sd = found[f"{name}_log_sd"] = around(f"{name}_sd", (columns,), 4 * index + 1)
+        if parameter in structure.collapsed:
             continue
-        log_sd = found[f"{name}_log_sd"] = around(f"{name}_sd", (columns,), 4 * index + 1)
-        if parameter not in structure.collapsed:
+        location = found[f"{name}_location"] = around(name, (columns,), 4 * index)
+        if parameter.pooling == "hierarchical":
             share = jnp.asarray(data["centring"].get(name, 0.0))
             noise = jax.random.uniform(jax.random.fold_in(key, 4 * index + 2), (geos, columns), minval=-0.5, maxval=0.5)
             found[f"{name}_offset"] = share * location + jnp.exp(share * log_sd) * noise
     if structure.collapsed:
-        shape = (structure.geos, len(structure.collapsed_terms))
-        found["baseline_noise"] = jax.random.normal(jax.random.fold_in(key, 4 * len(structure.parameters)), shape)
+        size, last = len(structure.collapsed_terms), 4 * len(structure.parameters)
+        found["baseline_population_noise"] = jax.random.normal(jax.random.fold_in(key, last), (size,))
+        found["baseline_noise"] = jax.random.normal(jax.random.fold_in(key, last + 1), (structure.geos, size))
     if structure.trend is not None:
         found |= {name: jnp.log(middle) for name, middle in structure.trend.hyperparameters.items()}
     return found

@@ -160,24 +160,27 @@ class Parameter:
         if self.pooling == "pooled":
             location: Any = numpyro.sample(f"{self.name}_location", prior)
             return prior.constrain(jnp.broadcast_to(location, shape))
-        location, log_sd = self.population()
+        location: Any = numpyro.sample(f"{self.name}_location", prior)
+        log_sd = self.spread()
+        numpyro.deterministic(f"{self.name}_population", prior.constrain(location))
         share: Any = jnp.asarray(0.0 if centring is None else centring)
         spread = jnp.broadcast_to(jnp.exp(share * log_sd), shape)
         z: Any = numpyro.sample(f"{self.name}_offset", dist.Normal(share * location, spread))
         return prior.constrain(location + jnp.exp((1 - share) * log_sd) * (z - share * location))
 
-    def population(self) -> tuple[Array, Array]:
-        """Samples a hierarchical parameter's location and the logarithm of its between-geo sd, both [column]."""
-        location: Any = numpyro.sample(f"{self.name}_location", self.prior)
+    def spread(self) -> Array:
+        """Samples a hierarchical parameter's between-geo sd and returns its logarithm [column]."""
         log_sd: Any = numpyro.sample(f"{self.name}_log_sd", Unconstrained(self.sd_priors))
-        numpyro.deterministic(f"{self.name}_population", self.prior.constrain(location))
         numpyro.deterministic(f"{self.name}_sd", jnp.exp(log_sd))
-        return location, log_sd
+        return log_sd
 
     @property
-    def on_the_real_line(self) -> bool:
-        """Whether the natural value is the unconstrained one in every column."""
-        return all(prior.support is constraints.real for prior in self.priors)
+    def normal(self) -> tuple[np.ndarray, np.ndarray] | None:
+        """Means and standard deviations of the priors where all are normal, else None."""
+        priors: list[Any] = list(self.priors)
+        if not all(type(prior) is dist.Normal for prior in priors):
+            return None
+        return np.array([float(one.loc) for one in priors]), np.array([float(one.scale) for one in priors])
 
 
 def middle_and_spread(parameters: Sequence[Parameter]) -> dict[str, tuple[np.ndarray, np.ndarray]]:

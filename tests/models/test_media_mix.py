@@ -79,23 +79,27 @@ def plain_media(panel: Panel, variables, g) -> np.ndarray:
     return np.asarray(total)
 
 
-def plain_log_likelihood(panel: Panel, variables, design, hierarchical: bool) -> float:
-    """Of the scaled target, geo by geo, from each geo's own weeks alone; a hierarchical baseline integrated out."""
-    total = 0.0
-    parts = ("intercept", "trend", "seasonality", "control", "event")
-    for g in range(len(panel.geos)):
-        weeks, scale = np.flatnonzero(panel.inside[g]), panel.target_scale[g]
-        d, sigma = design[g, weeks], variables["sigma"][g] / scale
-        rest = (panel.target[g, weeks] - plain_media(panel, variables, g)) / scale
-        if not hierarchical:
-            rest = rest - d @ variables["baseline_coefficient"][g] / scale
-            total += scipy.stats.norm.logpdf(rest, 0.0, sigma).sum()
-            continue
-        location = np.concatenate([variables[f"{name}_population"] for name in parts])
-        sd = np.concatenate([variables[f"{name}_sd"] for name in parts])
-        covariance = sigma**2 * np.eye(len(weeks)) + (d * sd**2) @ d.T
-        total += scipy.stats.multivariate_normal.logpdf(rest, d @ location, covariance)
-    return total
+def plain_log_likelihood(panel: Panel, variables, design, model: MediaMix) -> float:
+    """Of the scaled target in each geo's own weeks; a hierarchical baseline integrated out as one dense normal."""
+    own = [np.flatnonzero(inside) for inside in panel.inside]
+    sigma = variables["sigma"] / panel.target_scale
+    rest = [
+        (panel.target[g, own[g]] - plain_media(panel, variables, g)) / panel.target_scale[g] for g in range(len(own))
+    ]
+    if model.pooling["baseline"] != "hierarchical":
+        total = 0.0
+        for g, weeks in enumerate(own):
+            mean = design[g, weeks] @ variables["baseline_coefficient"][g] / panel.target_scale[g]
+            total += scipy.stats.norm.logpdf(rest[g], mean, sigma[g]).sum()
+        return total
+    priors: list[Any] = [prior for one in model.structure.baseline for prior in one.priors]
+    location, wide = (np.array([float(getattr(prior, name)) for prior in priors]) for name in ("loc", "scale"))
+    sd = np.concatenate([variables[f"{one.name}_sd"] for one in model.structure.baseline])
+    stacked = np.concatenate([design[g, weeks] for g, weeks in enumerate(own)])
+    geo = np.repeat(np.arange(len(own)), [len(weeks) for weeks in own])
+    covariance = (stacked * wide**2) @ stacked.T
+    covariance += ((stacked * sd**2) @ stacked.T) * (geo[:, None] == geo) + np.diag(sigma[geo] ** 2)
+    return float(scipy.stats.multivariate_normal.logpdf(np.concatenate(rest), stacked @ location, covariance))
 
 
 def plain_prior(model: MediaMix, position) -> float:
@@ -119,12 +123,13 @@ def plain_prior(model: MediaMix, position) -> float:
                 total += np.sum(log_prior(prior, values[f"{name}_eta"][:, column]))
                 continue
             log_sd, scale = values[f"{name}_log_sd"][column], float(sd_prior.scale)  # pyright: ignore
-            total += log_prior(prior, values[f"{name}_location"][column])
+            if f"{name}_location" in values:
+                total += log_prior(prior, values[f"{name}_location"][column])
             total += half(np.exp(log_sd), scale=scale) + log_sd
             if f"{name}_offset" in values:
                 total += norm(values[f"{name}_offset"][:, column]).sum()
-    if "baseline_noise" in values:
-        total += norm(values["baseline_noise"]).sum()
+    for name in ("baseline_noise", "baseline_population_noise"):
+        total += norm(values.get(name, np.zeros(0))).sum()
     log_sigma = values["sigma_eta"]
     return float(total + np.sum(half(np.exp(log_sigma), scale=0.5) + log_sigma))
 
@@ -144,7 +149,7 @@ def test_log_density_is_that_of_plain_numpy(seed, baseline):
     inside = panel.controls[panel.inside]
     control = (panel.controls - inside.mean(axis=0)) / inside.std(axis=0)
     design = np.concatenate([np.broadcast_to(common, (geos, weeks, 4)), control, panel.events], axis=-1)
-    likelihood = plain_log_likelihood(panel, variables, design, baseline == "hierarchical")
+    likelihood = plain_log_likelihood(panel, variables, design, model)
     expected = likelihood + plain_prior(model, position)
     assert value_at(model, position) == pytest.approx(expected, rel=1e-9)
 
