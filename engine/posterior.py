@@ -15,6 +15,60 @@ type Start = Callable[[PRNGKeyArray, Any], Float[Array, " dimension"]]
 
 
 @dataclass(frozen=True)
+class Conjugate:
+    """Shared coordinates that can be integrated out, the last ones, and drawn exactly given the blocks.
+
+    Attributes:
+        kept: number of shared coordinates, at the front, that stay.
+        prior: (blocks [block, size], kept [kept], data) -> log density of all blocks and the kept coordinates, the
+            others integrated over their density.
+        draw: (key, blocks [block, size], data) -> the others from their density given the blocks.
+    """
+
+    kept: int
+    prior: Callable[[Array, Array, Any], Array]
+    draw: Callable[[PRNGKeyArray, Array, Any], Array]
+
+
+@dataclass(frozen=True)
+class Hierarchy:
+    """How a log density divides into shared coordinates and blocks that are independent given them.
+
+        log p(x) = shared_density(s) + sum_b [ block_prior(z_b, s) + block_likelihood(z_b, b) ]
+
+    for the position x = (s, z_0, ..., z_{B-1}), the blocks being of one size. A sampler that knows it moves a block at
+    the price of that block's data, and the shared coordinates without touching any data.
+
+    The callables take the posterior's data as their last argument and, like those of Posterior, close over none of it.
+
+    Attributes:
+        shared: number of shared coordinates, at the front of the position.
+        blocks: number of blocks B.
+        size: coordinates of a block.
+        shared_density: (s [shared], data) -> log density of the shared coordinates.
+        block_prior: (z [size], s [shared], data) -> log density of a block given the shared coordinates.
+        block_likelihood: (z [size], b, data) -> log-likelihood of the b-th block; b may be traced.
+        references: data -> means and sds [reference, dimension] of normal distributions, together much broader than
+            the posterior, from which populations are carried to it; one for each kind of mode that there may be.
+        conjugate: the shared coordinates that a block need not be moved against, where there are such.
+    """
+
+    shared: int
+    blocks: int
+    size: int
+    shared_density: Callable[[Array, Any], Array]
+    block_prior: Callable[[Array, Array, Any], Array]
+    block_likelihood: Callable[[Array, Any, Any], Array]
+    references: Callable[[Any], tuple[Array, Array]]
+    conjugate: Conjugate | None = None
+
+    @property
+    def kept(self) -> int:
+        """Shared coordinates that cannot be integrated out."""
+        return self.shared if self.conjugate is None else self.conjugate.kept
+
+
+@dataclass(frozen=True)
 class Posterior:
     """A log density on one flat unconstrained vector, with names for what the vector means.
 
@@ -37,6 +91,7 @@ class Posterior:
         batch_dim: the name of the batch's axis.
         sampler: the sampler that suits it, where the model knows better than the default.
         target_accept: acceptance probability to adapt to, where the model knows better than the default.
+        hierarchy: how the log density divides into blocks, for the samplers that use it.
         attrs: what the model wishes to record in the tree's attributes.
     """
 
@@ -53,12 +108,18 @@ class Posterior:
     batch_dim: str = "segment"
     sampler: str | None = None
     target_accept: float | None = None
+    hierarchy: Hierarchy | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The axes that the batch adds: one or none."""
         return () if self.batch is None else (self.batch,)
+
+    @property
+    def widest(self) -> int:
+        """Dimension of the largest block, or of the shared coordinates; without a hierarchy of the whole position."""
+        return self.dimension if self.hierarchy is None else max(self.hierarchy.shared, self.hierarchy.size)
 
     def __post_init__(self) -> None:
         if self.dimension < 0:

@@ -15,12 +15,12 @@ import xarray as xr
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ArgumentError, ModelError, UnknownNameError
 from pelton.engine.placement import cores
-from pelton.engine.posterior import Model, Posterior
+from pelton.engine.posterior import Hierarchy, Model, Posterior
 from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import Report, progress
 from pelton.engine.results import Draws, build_tree
 from pelton.engine.samplers import DEFAULT, Info, Sampler, sampler_class
-from pelton.engine.samplers.base import empty_info
+from pelton.engine.samplers.base import Bound, empty_info
 
 type Method = Literal["threads", "vectorized"]
 
@@ -39,7 +39,7 @@ CONSTRAIN_BLOCK = 4096
 class _Programs:
     """What to compile: a posterior's functions, a sampler's, and how the chains are laid out."""
 
-    posterior: tuple[Callable, Callable]
+    posterior: tuple[Callable, Callable, Hierarchy | None]
     sampler: Sampler
     batched: bool
     vectorized: bool
@@ -69,12 +69,10 @@ def _over_batch_and_chains(function: Callable, programs: _Programs, chain_axes: 
 
 def _build_init(programs: _Programs) -> Callable:
     """(chain, segment, seed, data) -> state, and whether its log density and gradient are finite."""
-    (logdensity, start), sampler = programs.posterior, programs.sampler
+    (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
 
     def init(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
-        def bound(position: Any) -> Any:
-            return logdensity(position, data)
-
+        bound = Bound(logdensity, data, start, hierarchy)
         key = jax.random.fold_in(_key(seed, chain), segment)
         key_start, key_init = jax.random.split(key)
 
@@ -108,13 +106,12 @@ def _build_advance(programs: _Programs, warming: bool) -> Callable:
 
     Only the first `count` rows are filled: the count is an argument, so that every length of run shares one program.
     """
-    (logdensity, _), sampler = programs.posterior, programs.sampler
+    (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
 
     def advance(
         chain: Any, segment: Any, state: Any, data: Any, seed: Any, first: Any, count: Any
     ) -> tuple[Any, Any, Any]:
-        def bound(position: Any) -> Any:
-            return logdensity(position, data)
+        bound = Bound(logdensity, data, start, hierarchy)
 
         # Warm-up and sampling take their randomness from keys apart from one another and from the start's.
         key = jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
@@ -312,10 +309,11 @@ def _method(chain_method: str | None) -> Method:
 
 def _sampler(name: str, posterior: Posterior, warmup: int, **settings: Any) -> Sampler:
     kind = sampler_class(name)
-    if kind.max_dimension is not None and posterior.dimension > kind.max_dimension:
+    widest = posterior.widest if kind.by_blocks else posterior.dimension
+    if kind.max_dimension is not None and widest > kind.max_dimension:
         raise ArgumentError(
-            f"sampler {name!r} takes at most {kind.max_dimension} dimensions and this posterior has "
-            f"{posterior.dimension}; use {DEFAULT!r}"
+            f"sampler {name!r} takes at most {kind.max_dimension} dimensions{' a block' if kind.by_blocks else ''} and "
+            f"this posterior has {widest}; use {DEFAULT!r}"
         )
     return kind(warmup_steps=int(warmup) if kind.needs_warmup else 0, **settings)
 
@@ -393,7 +391,7 @@ class _Engine:
         self.stop = threading.Event()
         width = posterior.dimension * (posterior.batch or 1) * 8 * (chains if self.vectorized else 1)
         self.programs = _Programs(
-            posterior=(posterior.logdensity, posterior.start),
+            posterior=(posterior.logdensity, posterior.start, posterior.hierarchy),
             sampler=sampler,
             batched=posterior.batch is not None,
             vectorized=self.vectorized,

@@ -1,7 +1,7 @@
 """Whether a media mix can be trusted: shrinkage, stability, leave-one-out, recovery of a truth, failure indicators."""
 
 import warnings
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import numpy as np
@@ -42,64 +42,118 @@ def _described(tree: xr.DataTree) -> dict[str, tuple[list[str], dict[str, Any]]]
     return found
 
 
-def _offsets(tree: xr.DataTree, name: str, channels: Sequence[str], about: Mapping[str, Any]) -> Any:
-    """Deviations from the population [draw, geo, channel] and the population's variance [draw, channel]."""
+def _unbounded(name: str, about: Mapping[str, Any], positive: bool) -> Callable[[np.ndarray], np.ndarray]:
+    """To the scale on which geos are pooled: the logit of a share, the log of a positive number, else the identity."""
+    if name in _ON_UNIT_INTERVAL:
+        return scipy.special.logit
+    if name == "theta":
+        last = about["adstock"]["l_max"] - 1
+        return lambda values: scipy.special.logit(values / last)
+    return np.log if positive else lambda values: values
+
+
+def _scaled(tree: xr.DataTree, name: str, values: np.ndarray, channels: Sequence[str]) -> np.ndarray:
+    """A parameter [draw, geo, channel] for media and target as the model scaled them."""
+    constant: Any = tree["constant_data"]
+    media = np.asarray(constant["media_scale"].sel(channel=list(channels)).transpose("geo", "channel"))
+    if name in _PER_MEDIA:
+        return values / media
+    if name == "rate":
+        return values * media
+    if name != "coef":
+        return values
+    power = np.zeros(values.shape)
+    for at, channel in enumerate(description(tree)["channels"]):
+        if channel["saturation"]["name"] == "root":
+            power[..., at] = _cell(tree, "power", channel["name"])
+    # The root alone passes the media's scale on to the coefficient.
+    return values * media**power / np.asarray(constant["target_scale"])[:, None]
+
+
+def _cell(tree: xr.DataTree, name: str, channel: str) -> np.ndarray:
+    """One channel's draws of a parameter [draw, geo]."""
+    values = tree["posterior"][name]
+    dim = next(str(d) for d in values.dims if d == "channel" or str(d).endswith("_channel"))
+    chosen = values.sel({dim: channel}).transpose("chain", "draw", "geo")
+    return np.asarray(chosen).reshape(-1, chosen.sizes["geo"])
+
+
+def _offsets(
+    tree: xr.DataTree, name: str, channels: Sequence[str], about: Mapping[str, Any], unpooled: xr.DataTree | None
+) -> Any:
+    """Deviations from the population [draw, geo, channel], its variance [draw, channel], the unpooled fit's deviations.
+
+    The last is None without an unpooled tree; all is None where the parameter is not hierarchical.
+    """
     values = _draws(tree, name)
+    alone = None if unpooled is None else _draws(unpooled, name)
     if description(tree)["kind"] == "country_mix":
         if name == "car":
             a, b = (_draws(tree, f"car_{shape}")[:, None] for shape in ("alpha", "beta"))
-            centre, variance = scipy.special.psi(a) - scipy.special.psi(b), scipy.special.polygamma(1, a)
-            variance = variance + scipy.special.polygamma(1, b)
-            return scipy.special.logit(values) - centre[:, None], np.broadcast_to(variance, (len(a), len(channels)))
-        rate = _draws(tree, f"{name}_lam")[:, None]
-        # log X of an exponential X has mean -gamma - log rate and variance pi^2 / 6.
-        centre = -np.euler_gamma - np.log(rate)
-        return np.log(values) - centre[:, None], np.full((len(rate), len(channels)), np.pi**2 / 6)
+            centre = scipy.special.psi(a) - scipy.special.psi(b)
+            variance = np.broadcast_to(
+                scipy.special.polygamma(1, a) + scipy.special.polygamma(1, b), (len(a), len(channels))
+            )
+        else:
+            rate = _draws(tree, f"{name}_lam")[:, None]
+            # log X of an exponential X has mean -gamma - log rate and variance pi^2 / 6.
+            centre, variance = -np.euler_gamma - np.log(rate), np.full((len(rate), len(channels)), np.pi**2 / 6)
+        to = _unbounded(name, about, True)
+        return to(values) - centre[:, None], variance, None if alone is None else to(alone) - centre.mean()
     effect = "coefficient" if name == "coef" else name
     if f"{effect}_sd" not in tree["posterior"].to_dataset().data_vars:
         return None
-    constant: Any = tree["constant_data"]  # a Dataset or its node
-    media = np.asarray(constant["media_scale"].sel(channel=list(channels)).transpose("geo", "channel"))
     population, sd = _draws(tree, f"{effect}_population"), _draws(tree, f"{effect}_sd")
-    if name == "coef":
-        values = values / np.asarray(constant["target_scale"])[:, None]
-    elif name in _PER_MEDIA:
-        values = values / media
-    elif name == "rate":
-        values = values * media
-    if name in _ON_UNIT_INTERVAL:
-        apart = scipy.special.logit(values) - scipy.special.logit(population)[:, None]
-    elif name == "theta":
-        last = about["adstock"]["l_max"] - 1
-        apart = scipy.special.logit(values / last) - scipy.special.logit(population / last)[:, None]
-    else:
-        apart = np.log(values) - np.log(population)[:, None]
-    return apart, sd**2
+    values = _scaled(tree, name, values, channels)
+    to = _unbounded(name, about, bool((values > 0).all() and (population > 0).all()))
+    centre = to(population)
+    if alone is not None:
+        assert unpooled is not None
+        alone = to(_scaled(unpooled, name, alone, channels)) - centre.mean(axis=0)
+    return to(values) - centre[:, None], sd**2, alone
 
 
-def media_shrinkage(tree: xr.DataTree) -> pd.DataFrame:
+def media_shrinkage(tree: xr.DataTree, unpooled: xr.DataTree | None = None) -> pd.DataFrame:
     """How far each geo's parameter is drawn to its group: from 0 (its own data decide) to 1 (the group decides).
+
+    On the log or logit scale, from the hierarchical fit alone, the pooling factor of one unit:
 
         w[g,c] = Var(eta[g,c] - location[c]) / E(sd[c]^2), at most 1
 
-    on the log or logit scale: the pooling factor of one unit. Where a geo's data say nothing, its deviation from the
-    group varies as the group does, and w is 1; where they say all, it hardly varies.
+    Where a geo's data say nothing, its deviation from the group varies as the group does, and w is 1; where they say
+    all, it hardly varies. With an unpooled fit of the same data, how much of its deviation is gone:
+
+        w[g,c] = 1 - |E eta[g,c] - E location[c]| / |E eta_unpooled[g,c] - E location[c]|, from 0 to 1
+
+    which is NaN where the unpooled estimate is within a tenth of its standard deviation of the group's: there is then
+    nothing to be drawn.
+
+    Args:
+        tree: of the hierarchical fit.
+        unpooled: a fit of each geo by itself.
 
     Returns:
         Rows (geo, channel), one column a hierarchical parameter; NaN where a channel lacks the parameter. Without
         columns where nothing is hierarchical.
 
-    Source: Gelman & Pardoe 2006 (Bayesian measures of explained variance and pooling), section 2.3.
+    Source: Gelman & Pardoe 2006 (Bayesian measures of explained variance and pooling, Technometrics 48): their pooling
+    factor of a batch, 1 - V(E eta) / E(V eta), taken for one unit.
     """
     geos = [str(name) for name in tree["posterior"]["geo"].values]
     channels = [str(one["name"]) for one in description(tree)["channels"]]
     table = pd.DataFrame(index=pd.MultiIndex.from_product([geos, channels], names=["geo", "channel"]))
     for name, (having, about) in _described(tree).items():
-        found = _offsets(tree, name, having, about)
+        found = _offsets(tree, name, having, about, unpooled)
         if found is None:
             continue
-        apart, variance = found
-        weight = np.minimum(apart.var(axis=0) / variance.mean(axis=0), 1.0)
+        apart, variance, alone = found
+        if alone is None:
+            weight = np.minimum(apart.var(axis=0) / variance.mean(axis=0), 1.0)
+        else:
+            distance = np.abs(alone.mean(axis=0))
+            known = distance > 0.1 * alone.std(axis=0)
+            kept = np.abs(apart.mean(axis=0)) / np.where(known, distance, 1.0)
+            weight = np.where(known, np.clip(1.0 - kept, 0.0, 1.0), np.nan)
         whole = np.full((len(geos), len(channels)), np.nan)
         whole[:, [channels.index(one) for one in having]] = weight
         table[name] = whole.ravel()

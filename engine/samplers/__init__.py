@@ -7,6 +7,7 @@ from pelton.engine.samplers.base import Info, Sampler
 REGISTRY: dict[str, tuple[str, str]] = {
     "numpyro-nuts": ("pelton.engine.samplers.numpyro_nuts", "NumpyroNuts"),
     "blackjax-nuts": ("pelton.engine.samplers.blackjax_nuts", "BlackjaxNuts"),
+    "mixture": ("pelton.engine.samplers.mixture", "MixtureGibbs"),
     "grid": ("pelton.engine.samplers.grid", "Grid"),
 }
 
@@ -31,7 +32,7 @@ def samplers() -> list[str]:
     """Names of the registered samplers.
 
     >>> samplers()
-    ['blackjax-nuts', 'grid', 'numpyro-nuts']
+    ['blackjax-nuts', 'grid', 'mixture', 'numpyro-nuts']
     """
     return sorted(REGISTRY)
 

@@ -8,7 +8,29 @@ from typing import Any, ClassVar, NamedTuple
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from pelton.engine.posterior import Hierarchy
+
 type BoundLogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
+
+
+@dataclass(frozen=True)
+class Bound:
+    """A log density of the position alone, which still knows what it is made of.
+
+    Attributes:
+        density: (position, data) -> log density.
+        data: the posterior's data.
+        start: (key, data) -> a starting position.
+        hierarchy: how the log density divides into blocks, where it does.
+    """
+
+    density: Callable[[Array, Any], Array]
+    data: Any
+    start: Callable[[PRNGKeyArray, Any], Array]
+    hierarchy: Hierarchy | None = None
+
+    def __call__(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
+        return self.density(position, self.data)
 
 
 class Info(NamedTuple):
@@ -64,6 +86,8 @@ class Sampler(ABC):
     needs_warmup: ClassVar[bool] = True
     shared_init: ClassVar[bool] = False
     max_dimension: ClassVar[int | None] = None
+    # Whether the largest dimension is of a block of the posterior's hierarchy and not of the whole position.
+    by_blocks: ClassVar[bool] = False
 
     @abstractmethod
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> Any:

@@ -23,13 +23,30 @@ _PUBLIC = {
     "compare": "pelton.models.decisions",
     "held_out": "pelton.models.decisions",
     "predictive_check": "pelton.models.decisions",
+    "Panel": "pelton.models.panel",
+    "MediaMix": "pelton.models.media_mix",
+    "read_config": "pelton.models.media_config",
+    "contributions": "pelton.models.attribution",
+    "contribution_table": "pelton.models.attribution",
+    "roas": "pelton.models.attribution",
+    "roas_table": "pelton.models.attribution",
+    "marginal_roas": "pelton.models.attribution",
+    "response_curves": "pelton.models.attribution",
+    "allocate": "pelton.models.allocation",
+    "simulate_stores": "pelton.models.simulate",
+    "simulate_markets": "pelton.models.simulate",
+    "simulate_media": "pelton.models.simulate",
     "sample": "pelton.engine.run",
     "samplers": "pelton.engine.samplers",
     "diagnose": "pelton.engine.diagnostics",
     "from_numpyro": "pelton.engine.sources.numpyro",
     "Posterior": "pelton.engine.posterior",
 }
-_MODULES = {"errors": "pelton.engine.errors"}
+_MODULES = {
+    "errors": "pelton.engine.errors",
+    "adstock": "pelton.models.adstock",
+    "saturation": "pelton.models.saturation",
+}
 
 if TYPE_CHECKING:
     from pelton.engine import errors as errors
@@ -38,6 +55,15 @@ if TYPE_CHECKING:
     from pelton.engine.run import sample as sample
     from pelton.engine.samplers import samplers as samplers
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
+    from pelton.models import adstock as adstock
+    from pelton.models import saturation as saturation
+    from pelton.models.allocation import allocate as allocate
+    from pelton.models.attribution import contribution_table as contribution_table
+    from pelton.models.attribution import contributions as contributions
+    from pelton.models.attribution import marginal_roas as marginal_roas
+    from pelton.models.attribution import response_curves as response_curves
+    from pelton.models.attribution import roas as roas
+    from pelton.models.attribution import roas_table as roas_table
     from pelton.models.decisions import compare as compare
     from pelton.models.decisions import held_out as held_out
     from pelton.models.decisions import predictive_check as predictive_check
@@ -45,6 +71,9 @@ if TYPE_CHECKING:
     from pelton.models.decisions import shrinkage as shrinkage
     from pelton.models.decisions import split_budget as split_budget
     from pelton.models.decisions import unit_table as unit_table
+    from pelton.models.media_config import read_config as read_config
+    from pelton.models.media_mix import MediaMix as MediaMix
+    from pelton.models.panel import Panel as Panel
     from pelton.models.partial_pooling import PartialPooling as PartialPooling
     from pelton.models.priors import Bda as Bda
     from pelton.models.priors import FixedBeta as FixedBeta
@@ -52,6 +81,9 @@ if TYPE_CHECKING:
     from pelton.models.priors import MeanConcentration as MeanConcentration
     from pelton.models.priors import Shapes as Shapes
     from pelton.models.rates import unit_summary as unit_summary
+    from pelton.models.simulate import simulate_markets as simulate_markets
+    from pelton.models.simulate import simulate_media as simulate_media
+    from pelton.models.simulate import simulate_stores as simulate_stores
     from pelton.models.single_rate import fit_prior as fit_prior
     from pelton.models.single_rate import rate_posterior as rate_posterior
 

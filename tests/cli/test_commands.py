@@ -10,6 +10,7 @@ import pytest
 from scipy import stats
 
 from pelton.examples import EXAMPLES, load
+from pelton.models.simulate import simulate_markets, simulate_media
 
 
 def test_rate_is_the_conjugate_posterior(run):
@@ -77,6 +78,40 @@ def test_simulate_refuses(refuses):
     assert list(Path.cwd().iterdir()) == [Path("folder.csv").resolve()]
 
 
+def test_simulated_markets_are_written_with_their_truth(run):
+    result = run("simulate", "markets", "--seed", 3, "--out", "deep/markets.csv", "--truth", "truth.parquet")
+    assert result.exit_code == 0, result.output
+    made = simulate_markets(3)
+    table = pd.read_csv("deep/markets.csv", parse_dates=["date"])
+    pd.testing.assert_frame_equal(table, made.frame, check_dtype=False)
+    pd.testing.assert_frame_equal(pd.read_parquet("truth.parquet"), made.truth_table(), check_dtype=False)
+    first, second, third = result.stdout.splitlines()
+    spent = made.frame[made.columns["media"]].to_numpy().sum()
+    assert first.startswith("8 markets of 26 to 104 weeks and 6 channels in deep/markets.csv;")
+    assert f"{spent:,.0f} euro spent" in first
+    assert "truth.parquet" in second
+    assert third == "Next: pelton init media-mix deep/markets.csv"
+
+
+def test_simulated_markets_of_any_size(run):
+    result = run("simulate", "markets", "--geos", 3, "--weeks", 20, "--channels", 2, "--seed", 1, "--out", "m.parquet")
+    assert result.exit_code == 0, result.output
+    expected = simulate_media(3, 20, 2, seed=1).frame
+    pd.testing.assert_frame_equal(pd.read_parquet("m.parquet"), expected, check_dtype=False)
+    assert result.stdout.startswith("3 markets of 20 weeks and 2 channels in m.parquet;")
+    assert run("simulate", "markets", "--weeks", 30, "--out", "w.csv").exit_code == 0
+    assert len(pd.read_csv("w.csv")) == 8 * 30
+
+
+def test_simulate_markets_refuses(refuses):
+    assert "geos" in refuses("simulate", "markets", "--geos", 0, "--out", "a.csv")
+    assert "seed" in refuses("simulate", "markets", "--seed", -1, "--out", "a.csv")
+    assert "give two files" in refuses("simulate", "markets", "--out", "a.csv", "--truth", "./a.csv")
+    Path("folder.csv").mkdir()
+    assert "folder.csv" in refuses("simulate", "markets", "--out", "a.csv", "--truth", "folder.csv")
+    assert list(Path.cwd().iterdir()) == [Path("folder.csv").resolve()]
+
+
 def test_examples_are_listed_printed_and_written(run, refuses):
     listed = run("example").stdout
     assert all(f"example:{name}" in listed for name in EXAMPLES)
@@ -106,7 +141,16 @@ def test_bench_hands_on_what_it_is_told(run, monkeypatch):
 
 @pytest.mark.parametrize(
     "command",
-    [(), ("fit",), ("rate",), ("example",), ("simulate",), ("simulate", "stores"), ("bench", "stores")],
+    [
+        (),
+        ("fit",),
+        ("rate",),
+        ("example",),
+        ("simulate",),
+        ("simulate", "stores"),
+        ("simulate", "markets"),
+        ("bench", "stores"),
+    ],
 )
 def test_help(run, command):
     result = run(*command, "--help")

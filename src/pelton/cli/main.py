@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pelton.cli import bench, files, fit, rate, show
+from pelton.cli import allocate, bench, files, fit, init, rate, show
 from pelton.engine.errors import PeltonError
 
 USER_ERROR = 2
@@ -39,19 +39,28 @@ class Group(TyperGroup):
 app = typer.Typer(
     name="pelton",
     cls=Group,
-    help="Rates of many units from successes and trials, each drawn towards what all have in common.\n\n"
-    "Start with:\n\n  pelton fit example:categories --successes clicks \\\n      --trials impressions --unit category",
+    help="Rates of many units from successes and trials, each drawn towards what all have in common, "
+    "and media mixes over geos and weeks.\n\n"
+    "Start with:\n\n  pelton fit example:categories --successes clicks \\\n      --trials impressions --unit category"
+    "\n\n  pelton init media-mix sales.csv",
     no_args_is_help=True,
     add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(help=fit.HELP)(fit.fit)
+app.command(help=allocate.HELP)(allocate.allocate)
 app.command(help=rate.HELP)(rate.rate)
 app.command(help=files.EXAMPLE_HELP)(files.example)
 
+init_app = typer.Typer(help=init.HELP, no_args_is_help=True)
+init_app.command("media-mix", help=init.MEDIA_MIX_HELP)(init.media_mix)
+init_app.command("country-mix", help=init.COUNTRY_MIX_HELP)(init.country_mix)
+app.add_typer(init_app, name="init")
+
 simulate_app = typer.Typer(help="Write simulated data with known truth.", no_args_is_help=True)
 simulate_app.command("stores", help=files.SIMULATE_HELP)(files.stores)
+simulate_app.command("markets", help=files.MARKETS_HELP)(files.markets)
 app.add_typer(simulate_app, name="simulate")
 
 bench_app = typer.Typer(help="Compare samplers on this machine.", no_args_is_help=True)

@@ -3,13 +3,15 @@
 import os
 import sys
 import warnings
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pelton.engine.errors import ConvergenceWarning, PeltonWarning
 
 if TYPE_CHECKING:
+    import xarray as xr
     from rich.console import Console
 
 # A pipe or a file has no width of its own.
@@ -64,3 +66,40 @@ def collected(notes: list[str]) -> Iterator[None]:
 
         warnings.showwarning = gather
         yield
+
+
+def verdict(tree: "xr.DataTree", problems: Sequence[str], error: bool = False) -> None:
+    """Whether the draws converged; in red what to do where they did not."""
+    attrs = tree.attrs
+    if not problems:
+        seconds = sum(float(attrs[name]) for name in ("seconds_warmup", "seconds_sampling"))
+        checks = (
+            f": largest R-hat {attrs['worst_rhat']:.3f}, smallest effective sample "
+            f"{min(attrs['least_ess_bulk'], attrs['least_ess_tail']):,.0f}, {attrs['divergences']} divergences; "
+            f"sampled in {seconds:.2f} s after compiling for {attrs['seconds_compiling']:.2f} s"
+            if attrs["worst_rhat"] == attrs["worst_rhat"]
+            else ": nothing had to be sampled"
+        )
+        line(f"Converged{checks}.", style="green", error=False)
+        return
+    line("NOT CONVERGED: do not use these figures yet.", style="bold white on red", error=error)
+    for problem in problems:
+        line(f"  - {problem}", style="red", error=error)
+
+
+def files(written: Sequence[Path], meanings: Mapping[str, str]) -> None:
+    """Where the results are, and what each file is."""
+    from rich.text import Text
+
+    from pelton.report.wording import visible
+
+    names = [file.name for file in written]
+    out = console()
+    out.print(Text(f"Written to {visible(written[0].parent)}:"), soft_wrap=True)
+    width = max(14, *(len(name) + 2 for name in meanings))
+    for name, meaning in meanings.items():
+        if name in names:
+            out.print(Text(f"  {name:<{width}}{meaning}"))
+    pictures = [file.name for file in written if file.suffix == ".png"]
+    if pictures:
+        out.print(Text(f"  {', '.join(pictures)}"))

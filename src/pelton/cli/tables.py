@@ -5,7 +5,7 @@ import csv
 import io
 import re
 from collections import Counter
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -44,7 +44,10 @@ class Columns:
         return tuple(dict.fromkeys((*self.numbers, *self.labels)))
 
 
-def read_table(data: str, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
+type Wanted = Columns | Callable[[list[str]], Columns]
+
+
+def read_table(data: str, columns: Wanted) -> tuple[pd.DataFrame, list[str]]:
     """Reads the wanted columns.
 
     Plain numbers become numbers; anything else ("1,234", "12%", "many") stays text, for the model's check to
@@ -52,7 +55,7 @@ def read_table(data: str, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
 
     Args:
         data: path of a CSV, TSV or Parquet file, or example:NAME.
-        columns: the wanted ones.
+        columns: the wanted ones, or a function that chooses them from the header.
 
     Returns:
         The table, and notes for the reader.
@@ -113,13 +116,16 @@ def _nearest(path: Path) -> str:
     return f"; did you mean {' or '.join(repr(str(path.parent / name)) for name in near)}?" if near else ""
 
 
-def _wanted(header: Sequence[str], columns: Columns) -> None:
+def _wanted(header: Sequence[str], columns: Wanted) -> Columns:
+    if not isinstance(columns, Columns):
+        columns = columns([str(name) for name in header])
     counted = Counter(header)
     for name in columns.all:
         if name not in counted:
             raise UnknownNameError("column", name, [str(known) for known in header])
         if counted[name] > 1:
             raise DataError(f"column {name!r} stands {counted[name]} times in the table; name its columns apart")
+    return columns
 
 
 class _Lines:
@@ -155,7 +161,7 @@ class _Lines:
         return csv.reader(lines, delimiter=self.delimiter, skipinitialspace=self.delimiter != "\t")
 
 
-def _from_text(text: str, data: str, delimiter: str | None, columns: Columns) -> tuple[pd.DataFrame, list[str]]:
+def _from_text(text: str, data: str, delimiter: str | None, columns: Wanted) -> tuple[pd.DataFrame, list[str]]:
     top = next((line for line in _Lines(text, ",") if line.strip()), None)
     if top is None:
         raise DataError(f"{data!r} is empty; it holds comments alone")
@@ -164,11 +170,11 @@ def _from_text(text: str, data: str, delimiter: str | None, columns: Columns) ->
         delimiter = next((mark for mark in ",;\t|" if mark in top), ",")
     lines = _Lines(text, delimiter)
     reader = lines.reader(lines)
-    found: list[list[str]] = [[] for _ in columns.all]
     try:
         header = [name.strip() for name in next(row for row in reader if any(row))]
         lines.fields = len(header)
-        _wanted(header, columns)
+        columns = _wanted(header, columns)
+        found: list[list[str]] = [[] for _ in columns.all]
         places = [header.index(name) for name in columns.all]
         for row in reader:
             if len(row) == len(header):
@@ -214,7 +220,7 @@ def _number(text: str) -> Any:
     return float(bare) if _NUMBER.fullmatch(bare) else text
 
 
-def _from_parquet(path: Path, data: str, columns: Columns) -> pd.DataFrame:
+def _from_parquet(path: Path, data: str, columns: Wanted) -> pd.DataFrame:
     import pyarrow as pa
     import pyarrow.parquet as pq
 
@@ -223,7 +229,7 @@ def _from_parquet(path: Path, data: str, columns: Columns) -> pd.DataFrame:
         # pandas keeps an index of equal steps in the file's notes alone.
         kept = [index for index in (schema.pandas_metadata or {}).get("index_columns", []) if isinstance(index, dict)]
         indexes = [str(index["name"]) for index in kept if index.get("name") is not None]
-        _wanted([*schema.names, *indexes], columns)
+        columns = _wanted([*schema.names, *indexes], columns)
         stored = [name for name in columns.all if name in schema.names]
         frame = pq.read_table(path, columns=stored).to_pandas()
     except (pa.ArrowException, OSError) as error:

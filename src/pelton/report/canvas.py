@@ -36,6 +36,8 @@ LIGHT = {
     "chain4": "#b05c8d",
     "chain5": "#8a6d00",
     "chain6": "#2f8fc4",
+    "amber": "#e0a100",
+    "sky": "#56b4e9",
 }
 DARK = {
     "paper": "#161b21",
@@ -52,6 +54,8 @@ DARK = {
     "chain4": "#e79cc6",
     "chain5": "#e3c34a",
     "chain6": "#9bd3f5",
+    "amber": "#f0bf40",
+    "sky": "#8ccbf2",
 }
 CHAINS = ("pooled", "chain2", "chain3", "chain4", "chain5", "chain6")
 
@@ -183,13 +187,13 @@ class Names:
         self.noun = visible(noun)
         self.stand_ins: dict[str, str] = {}
 
-    def __call__(self, name: Any, row: int) -> str:
-        """What to draw for the name of that row (counted from 0)."""
-        text = shorten(visible(name), self.length)
+    def __call__(self, name: Any, row: int, kind: str = "row", length: int | None = None) -> str:
+        """What to draw for the name of that row (counted from 0), or of that kind of thing by its number."""
+        text = shorten(visible(name), length or self.length)
         if families(text) is not None:
             return text
         # No-break spaces tell the stand-in from a unit that is really called "row 7".
-        stand_in = f"row\u00a0{row + 1}\u00a0"
+        stand_in = f"{kind}\u00a0{row + 1}\u00a0"
         self.stand_ins[stand_in] = text
         return stand_in
 
@@ -206,6 +210,21 @@ class Names:
 
 
 @dataclass(frozen=True)
+class Table:
+    """The figures of a picture as text.
+
+    Attributes:
+        caption: what they are.
+        columns: heads; the first column names the row.
+        rows: cells.
+    """
+
+    caption: str
+    columns: tuple[str, ...]
+    rows: tuple[tuple[str, ...], ...]
+
+
+@dataclass(frozen=True)
 class Picture:
     """A figure and the words that go with it.
 
@@ -216,6 +235,7 @@ class Picture:
         reading: how to read it, in a sentence or two.
         figure: the drawing.
         names: unit names in it.
+        table: its figures, for those who would rather read or cannot see them.
     """
 
     slug: str
@@ -224,6 +244,7 @@ class Picture:
     reading: str
     figure: Figure
     names: Names = field(default_factory=Names)
+    table: Table | None = None
 
     @property
     def alt(self) -> str:
@@ -236,12 +257,15 @@ class Picture:
     @styled
     def save_png(self, path: Path) -> None:
         """Writes the picture for slides and mails, on light paper."""
-        title = self.figure._suptitle  # pyright: ignore[reportAttributeAccessIssue]
-        said = title.get_text()
-        if self.names.stand_ins:
-            title.set_text(f"{said}\n(a row number stands for a name that no font on this machine can draw)")
+        drawn = [text.get_text() for text in self.figure.findobj(Text)]
+        note = None
+        if any(stand_in in text for stand_in in self.names.stand_ins for text in drawn):
+            words = "A number stands for a name that no font on this machine can draw."
+            # Above the title; the tight box makes room for it. Below it would take the legend along.
+            note = self.figure.text(0.01, 1.01, words, va="bottom", fontsize=9, color=LIGHT["muted"])
         self.figure.savefig(path, format="png", dpi=PNG_DPI, bbox_inches="tight", pad_inches=0.15)
-        title.set_text(said)
+        if note is not None:
+            note.remove()
 
     @styled
     def svg(self) -> str:
@@ -282,12 +306,22 @@ def new_figure(width: float, height: float) -> Figure:
     return Figure(figsize=(width, height), layout="constrained")
 
 
-def finish(figure: Figure, title: str) -> None:
-    """Puts the title above everything, at the left, in lines that fit the width."""
+def finish(figure: Figure, title: str, balanced: bool = False) -> None:
+    """Puts the title above everything, at the left, in lines that fit the width; of about one length if `balanced`."""
     import textwrap
 
-    width = figure.get_size_inches()[0]
-    lines = textwrap.fill(title, max(30, int(width * 9.8)), break_long_words=False, break_on_hyphens=False)
+    if balanced:
+        # An interval is not broken.
+        title = re.sub(r"(\d\S*) to (\S*\d)", "\\1\u00a0to\u00a0\\2", title)
+
+    def wrapped(width: int) -> str:
+        return textwrap.fill(title, width, break_long_words=False, break_on_hyphens=False)
+
+    widest = max(30, int(figure.get_size_inches()[0] * 9.8))
+    lines = wrapped(widest)
+    if balanced and "\n" in lines:
+        rows = lines.count("\n")
+        lines = next(found for width in range(20, widest + 1) if (found := wrapped(width)).count("\n") <= rows)
     text = figure.suptitle(lines, x=0.01, ha="left", fontsize=12.5, fontweight="bold")
     Names.prepare(text)
 

@@ -41,14 +41,54 @@ def page(
         notes: what the reader should know of the data.
         source: the name of the data, for the heading.
     """
+    columns, rows, meanings = _unit_rows(units, top)
+    order = np.argsort(-units["mean"].to_numpy(), kind="stable")[:MAX_UNITS]
+    return render(
+        "report.html.j2",
+        tree,
+        pictures,
+        heading=f"Rates per {visible(units.index.name or 'unit')}" + (f": {visible(source)}" if source else ""),
+        what=f"Partial pooling of {count(len(units), 'unit')}",
+        diagnostics=diagnostics,
+        diagnostics_note="The units' rates are left out: given μ and κ they are drawn independently.",
+        findings=findings,
+        notes=[visible(note) for note in notes],
+        columns=columns,
+        rows=[rows(position) for position in order],
+        hidden=len(units) - len(order),
+        meanings=meanings,
+    )
+
+
+def render(
+    template: str,
+    tree: xr.DataTree,
+    pictures: Sequence[Picture],
+    *,
+    heading: str,
+    what: str,
+    diagnostics: pd.DataFrame,
+    diagnostics_note: str,
+    **context: Any,
+) -> str:
+    """A page of a template that extends page.html.j2.
+
+    Args:
+        template: its file name.
+        tree: whose attributes tell how it was computed.
+        pictures: in their order on the page.
+        heading: of the page.
+        what: the model in words, for the line below the heading.
+        diagnostics: of `diagnostics.table`.
+        diagnostics_note: what to add to the table's caption.
+        context: what else the template names; `findings` (converged, problems, sentences) and `notes` always.
+    """
     environment = Environment(
         loader=PackageLoader("pelton.report", ""),
         autoescape=True,
         undefined=StrictUndefined,
         trim_blocks=True,
     )
-    columns, rows, meanings = _unit_rows(units, top)
-    order = np.argsort(-units["mean"].to_numpy(), kind="stable")[:MAX_UNITS]
     shown = diagnostics
     if len(diagnostics) > MAX_DIAGNOSTICS:
         shown = diagnostics.sort_values("rhat", ascending=False, kind="stable").iloc[:MAX_DIAGNOSTICS]
@@ -60,32 +100,28 @@ def page(
     attrs = {str(name): value for name, value in tree.attrs.items()}
     made = str(attrs.get("created_at", "")).replace("T", ", ").replace("+00:00", " UTC")
     version = attrs.get("inference_library_version", "")
-    noun = visible(units.index.name or "unit")
-    return environment.get_template("report.html.j2").render(
-        heading=f"Rates per {noun}" + (f": {visible(source)}" if source else ""),
-        subheading=f"Partial pooling of {count(len(units), 'unit')} by pelton {version}, {made}",
+    return environment.get_template(template).render(
+        heading=heading,
+        subheading=f"{what} by pelton {version}, {made}",
         light=LIGHT,
         dark=DARK,
-        findings=findings,
-        notes=[visible(note) for note in notes],
         pictures=[
             {
+                "slug": picture.slug,
                 "heading": picture.heading,
                 "alt": picture.alt,
                 "reading": picture.reading,
                 "source": "data:image/svg+xml;base64," + base64.b64encode(picture.svg().encode()).decode(),
+                "table": picture.table,
             }
             for picture in pictures
         ],
-        columns=columns,
-        rows=[rows(position) for position in order],
-        hidden=len(units) - len(order),
-        meanings=meanings,
         diagnostics_caption=f"{which}. R-hat should be below {MAX_RHAT}, effective sizes above 100 a chain. "
-        "The units' rates are left out: given μ and κ they are drawn independently.",
+        f"{diagnostics_note}",
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
         diagnostics=[_diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)],
         settings=_settings(attrs),
+        **context,
     )
 
 

@@ -1,5 +1,7 @@
 """The picture of the sampling: traces and ranks of the chains, with R-hat and effective sample sizes."""
 
+from collections.abc import Mapping
+
 import numpy as np
 import pandas as pd
 import xarray as xr
@@ -8,7 +10,7 @@ from matplotlib.ticker import MaxNLocator
 from scipy import stats
 
 from pelton.engine.diagnostics import MAX_RHAT, table
-from pelton.report.canvas import CHAINS, LIGHT, WIDTH, Picture, finish, new_figure, styled
+from pelton.report.canvas import CHAINS, LIGHT, WIDTH, Names, Picture, finish, new_figure, styled
 
 TRACE_POINTS = 500
 MARKERS = ("o", "s", "^", "D", "v", "P")
@@ -40,22 +42,42 @@ def _traced(tree: xr.DataTree, rows: pd.DataFrame) -> dict[str, np.ndarray]:
     return found
 
 
+def mixed_worst(tree: xr.DataTree, rows: pd.DataFrame, number: int) -> dict[str, np.ndarray]:
+    """Draws [chain, draw] of the scalars with the largest R-hats, no two of one variable while there are others."""
+    posterior = tree["posterior"].to_dataset()
+    rhats = rows["rhat"].to_numpy()
+    order = [str(rows.index[at]) for at in np.argsort(-np.nan_to_num(rhats), kind="stable") if np.isfinite(rhats[at])]
+    variables = [label.partition("[")[0] for label in order]
+    first = [label for at, label in enumerate(order) if variables[at] not in variables[:at]]
+    found: dict[str, np.ndarray] = {}
+    for label in [*first, *(label for label in order if label not in first)][:number]:
+        variable = label.partition("[")[0]
+        values = np.asarray(posterior[variable], dtype=np.float64)
+        labels = [name for name in rows.index if name == variable or str(name).startswith(f"{variable}[")]
+        found[label] = values.reshape(*values.shape[:2], -1)[:, :, labels.index(label)]
+    return found
+
+
 @styled
-def traces(tree: xr.DataTree, rows: pd.DataFrame | None = None) -> Picture:
+def traces(
+    tree: xr.DataTree, rows: pd.DataFrame | None = None, variables: Mapping[str, np.ndarray] | None = None
+) -> Picture:
     """The chains' traces and rank histograms, with R-hat and effective sample sizes.
 
     Args:
-        tree: of PartialPooling.
+        tree: of PartialPooling; of any model where variables are given.
         rows: of `diagnostics.table`, where it is at hand.
+        variables: draws [chain, draw] by their label in the rows, such as of `mixed_worst`; those of
+            PartialPooling's population unless given.
     """
     rows = table(tree) if rows is None else rows
-    variables = _traced(tree, rows)
+    variables = _traced(tree, rows) if variables is None else variables
     chains = next(iter(variables.values())).shape[0]
     figure = new_figure(WIDTH, 0.9 + 2.15 * len(variables))
     grid = figure.subplots(len(variables), 2, squeeze=False, width_ratios=[2.3, 1])
     diverging = np.asarray(tree["sample_stats"]["diverging"])
     diverging = diverging.reshape(*diverging.shape[:2], -1).any(axis=-1)
-    step = 1
+    step, names = 1, Names(34, "variable")
     for (name, values), (left, right) in zip(variables.items(), grid, strict=True):
         chosen = _apart(values, len(CHAINS))
         step = max(1, values.shape[1] // TRACE_POINTS)
@@ -79,7 +101,8 @@ def traces(tree: xr.DataTree, rows: pd.DataFrame | None = None) -> Picture:
         right.set(title="ranks of each chain's draws", ylabel="relative frequency")
         row = rows.loc[name]
         left.set(xlim=(0, values.shape[1] - 1 or 1), ylabel=_symbol(name))
-        left.set_title(_said(name, row), parse_math=False)
+        left.set_title(_said(names(name, list(rows.index).index(name), "variable"), row))
+        Names.prepare(left._left_title)
     for axes in grid[:, 0]:
         axes.xaxis.set_major_locator(MaxNLocator(nbins=6, integer=True))
     grid[-1, 0].set_xlabel("draw" + (f" (one in {step} shown)" if step > 1 else ""))
@@ -105,7 +128,7 @@ def traces(tree: xr.DataTree, rows: pd.DataFrame | None = None) -> Picture:
         )
         + f"R-hat should be below {MAX_RHAT}, effective sample sizes above 100 a chain."
     )
-    return Picture("traces", "Sampling", title, reading, figure)
+    return Picture("traces", "Sampling", title, reading, figure, names)
 
 
 def _apart(values: np.ndarray, number: int) -> np.ndarray:
