@@ -10,44 +10,48 @@ import scipy.special
 import xarray as xr
 
 from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError
-from pelton.models.attribution import contribution_draws, ends, roas
-from pelton.models.response import description
+from pelton.models.attribution import ends, roas
+from pelton.models.response import Response, description
 
 # A between-geo standard deviation (of a logarithm or logit) past which geos are worlds of their own.
 LARGE_SD = 0.3
 # Below the first the hierarchy does nothing for a geo, above the second the geo says nothing for itself.
 OWN, GROUP = 0.2, 0.8
+# Share of weeks in which media may be credited with more than the target.
+MOST_BEYOND = 0.05
 _PER_MEDIA = ("half_saturation", "tanh_scale")
 _ON_UNIT_INTERVAL = ("alpha", "power", "car")
 
 
-def _draws(tree: xr.DataTree, name: str) -> np.ndarray:
+def _draws(tree: xr.DataTree, name: str, group: str = "posterior") -> np.ndarray:
     """Values [draw, geo, column] or [draw, column]."""
-    values = tree["posterior"][name]
+    values = tree[group][name]
     rest = [dim for dim in values.dims if dim not in ("chain", "draw")]
     return np.asarray(values.transpose("chain", "draw", *rest)).reshape(-1, *(values.sizes[dim] for dim in rest))
 
 
-def _described(tree: xr.DataTree) -> dict[str, tuple[list[str], dict[str, Any]]]:
-    """Each parameter with a value per geo and channel: its channels, and what the model says of the last of them."""
-    found: dict[str, tuple[list[str], dict[str, Any]]] = {}
+def _labels(tree: xr.DataTree, dim: str) -> list[str]:
+    return [str(label) for label in np.asarray(tree["posterior"].to_dataset()[dim])]
+
+
+def _described(tree: xr.DataTree) -> dict[str, list[dict[str, Any]]]:
+    """Each parameter with a value per geo and channel: what the model says of the channels that have it."""
+    found: dict[str, list[dict[str, Any]]] = {}
     about = description(tree)
     for channel in about["channels"]:
         for part in ("adstock", "saturation"):
             for variable in channel[part]["parameters"].values():
-                names, _ = found.setdefault(variable, ([], channel))
-                names.append(channel["name"])
+                found.setdefault(variable, []).append(channel)
     effect = str(about.get("effect", "coef"))
-    found["coef" if effect == "coefficient" else effect] = [str(c["name"]) for c in about["channels"]], {}
-    return found
+    return found | {"coef" if effect == "coefficient" else effect: about["channels"]}
 
 
-def _unbounded(name: str, about: Mapping[str, Any], positive: bool) -> Callable[[np.ndarray], np.ndarray]:
+def _unbounded(name: str, having: Sequence[Mapping[str, Any]], positive: bool) -> Callable[[np.ndarray], np.ndarray]:
     """To the scale on which geos are pooled: the logit of a share, the log of a positive number, else the identity."""
     if name in _ON_UNIT_INTERVAL:
         return scipy.special.logit
     if name == "theta":
-        last = about["adstock"]["l_max"] - 1
+        last = np.array([channel["adstock"]["l_max"] - 1 for channel in having])
         return lambda values: scipy.special.logit(values / last)
     return np.log if positive else lambda values: values
 
@@ -78,14 +82,12 @@ def _cell(tree: xr.DataTree, name: str, channel: str) -> np.ndarray:
     return np.asarray(chosen).reshape(-1, chosen.sizes["geo"])
 
 
-def _offsets(
-    tree: xr.DataTree, name: str, channels: Sequence[str], about: Mapping[str, Any], unpooled: xr.DataTree | None
-) -> Any:
+def _offsets(tree: xr.DataTree, name: str, having: Sequence[Mapping[str, Any]], unpooled: xr.DataTree | None) -> Any:
     """Deviations from the population [draw, geo, channel], its variance [draw, channel], the unpooled fit's deviations.
 
     The last is None without an unpooled tree; all is None where the parameter is not hierarchical.
     """
-    values = _draws(tree, name)
+    values, channels = _draws(tree, name), [str(channel["name"]) for channel in having]
     alone = None if unpooled is None else _draws(unpooled, name)
     if description(tree)["kind"] == "country_mix":
         if name == "car":
@@ -98,14 +100,14 @@ def _offsets(
             rate = _draws(tree, f"{name}_lam")[:, None]
             # log X of an exponential X has mean -gamma - log rate and variance pi^2 / 6.
             centre, variance = -np.euler_gamma - np.log(rate), np.full((len(rate), len(channels)), np.pi**2 / 6)
-        to = _unbounded(name, about, True)
+        to = _unbounded(name, having, True)
         return to(values) - centre[:, None], variance, None if alone is None else to(alone) - centre.mean()
     effect = "coefficient" if name == "coef" else name
     if f"{effect}_sd" not in tree["posterior"].to_dataset().data_vars:
         return None
     population, sd = _draws(tree, f"{effect}_population"), _draws(tree, f"{effect}_sd")
     values = _scaled(tree, name, values, channels)
-    to = _unbounded(name, about, bool((values > 0).all() and (population > 0).all()))
+    to = _unbounded(name, having, bool((values > 0).all() and (population > 0).all()))
     centre = to(population)
     if alone is not None:
         assert unpooled is not None
@@ -139,11 +141,11 @@ def media_shrinkage(tree: xr.DataTree, unpooled: xr.DataTree | None = None) -> p
     Source: Gelman & Pardoe 2006 (Bayesian measures of explained variance and pooling, Technometrics 48): their pooling
     factor of a batch, 1 - V(E eta) / E(V eta), taken for one unit.
     """
-    geos = [str(name) for name in tree["posterior"]["geo"].values]
+    geos = _labels(tree, "geo")
     channels = [str(one["name"]) for one in description(tree)["channels"]]
     table = pd.DataFrame(index=pd.MultiIndex.from_product([geos, channels], names=["geo", "channel"]))
-    for name, (having, about) in _described(tree).items():
-        found = _offsets(tree, name, having, about, unpooled)
+    for name, having in _described(tree).items():
+        found = _offsets(tree, name, having, unpooled)
         if found is None:
             continue
         apart, variance, alone = found
@@ -155,7 +157,7 @@ def media_shrinkage(tree: xr.DataTree, unpooled: xr.DataTree | None = None) -> p
             kept = np.abs(apart.mean(axis=0)) / np.where(known, distance, 1.0)
             weight = np.where(known, np.clip(1.0 - kept, 0.0, 1.0), np.nan)
         whole = np.full((len(geos), len(channels)), np.nan)
-        whole[:, [channels.index(one) for one in having]] = weight
+        whole[:, [channels.index(one["name"]) for one in having]] = weight
         table[name] = whole.ravel()
     return table
 
@@ -227,6 +229,7 @@ def compare_loo(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
 
     Raises:
         ArgumentError: fewer than two trees, or one without a log_likelihood group.
+        DataError: two trees have other geo-weeks observed, so that their densities cannot be compared.
 
     Warns:
         ConvergenceWarning: a model has geo-weeks whose Pareto k is too high for its estimate to be trusted there.
@@ -237,12 +240,21 @@ def compare_loo(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
 
     if len(trees) < 2:
         raise ArgumentError(f"a comparison needs at least two trees, not {len(trees)}")
-    estimates = {}
+    estimates, first = {}, None
     for name, tree in trees.items():
+        cells = _observed_cells(tree, name)
+        seen = set(np.asarray(cells["log_likelihood"].to_dataset()["cell"]))
+        first = (name, seen) if first is None else first
+        if seen != first[1]:
+            other = sorted(seen ^ first[1])
+            raise DataError(
+                f"trees {first[0]!r} and {name!r} were fitted to other observations ({other[0]} is in one of them "
+                f"alone, {len(other)} in all); compare fits of the same data"
+            )
         with warnings.catch_warnings():
             # ArviZ warns without saying where.
             warnings.simplefilter("ignore", UserWarning)
-            estimates[name] = az.loo(_observed_cells(tree, name), pointwise=True)
+            estimates[name] = az.loo(cells, pointwise=True)
         k = estimates[name].pareto_k
         high = np.flatnonzero(np.asarray(k) > estimates[name].good_k)
         if len(high):
@@ -270,10 +282,10 @@ def recovery(tree: xr.DataTree, truth: Mapping[str, xr.DataArray], probability: 
 
     Returns:
         Rows (variable, cell): truth, mean, sd, low, high, covered, z = (mean - truth) / sd. The share covered is
-        `table["covered"].mean()`.
+        `table["covered"].mean()`. A return that is not defined (nothing was spent) has <NA>.
 
     Raises:
-        DataError: a variable that the tree does not have.
+        DataError: a variable that the tree does not have, or a cell of it without a true value.
     """
     low, high = ends(probability)
     rows = []
@@ -287,7 +299,12 @@ def recovery(tree: xr.DataTree, truth: Mapping[str, xr.DataArray], probability: 
         labels = [true[dim].values for dim in dims]
         cells = [", ".join(map(str, cell)) for cell in pd.MultiIndex.from_product(labels)] if dims else [""]
         bottom, top = np.quantile(flat, [low, high], axis=0)
-        at = np.asarray(true, float).ravel()
+        at, defined = np.asarray(true, float).ravel(), ~np.isnan(flat).any(axis=0)
+        lacking = [cell for cell, known in zip(cells, ~np.isnan(at) | ~defined, strict=True) if not known]
+        if lacking:
+            raise DataError(f"the truth of {name!r} has no value for {lacking[0] or name!r} ({len(lacking)} in all)")
+        covered = pd.array((at >= bottom) & (at <= top), "boolean")
+        covered[~defined] = pd.NA
         rows.append(
             pd.DataFrame(
                 {
@@ -298,7 +315,7 @@ def recovery(tree: xr.DataTree, truth: Mapping[str, xr.DataArray], probability: 
                     "sd": flat.std(axis=0, ddof=1),
                     "low": bottom,
                     "high": top,
-                    "covered": (at >= bottom) & (at <= top),
+                    "covered": covered,
                     "z": (flat.mean(axis=0) - at) / flat.std(axis=0, ddof=1),
                 }
             )
@@ -310,12 +327,64 @@ def failure_indicators(tree: xr.DataTree) -> list[str]:
     """What speaks against trusting a fit, in sentences; empty where nothing does.
 
     Draws that did not converge; between-geo standard deviations above 0.3 (geos are worlds of their own, and pooling
-    helps little); parameters whose shrinkage is below 0.2 or above 0.8 in most geos; a baseline that is probably
-    negative; media that probably bring more than the whole target.
+    helps little); parameters whose shrinkage is below 0.2 or above 0.8 in most geos; parameters that the data hardly
+    narrowed down, given a prior group (see `prior_dominated`); a baseline that is probably negative; media credited
+    with more than the target, over all observed weeks or in more than a twentieth of them.
     """
     found = []
     if tree.attrs.get("status", "converged") != "converged":
-        found.append(f"The draws did not converge: {tree.attrs['status']}")
+        found.append(f"The draws did not converge: {str(tree.attrs['status']).removeprefix('NOT CONVERGED: ')}")
+    found += _spread_geos(tree) + _extreme_shrinkage(tree)
+    if "prior" in tree.children:
+        narrowed = prior_dominated(tree)
+        for name in dict.fromkeys(narrowed.index.get_level_values("parameter")):
+            cells = [f"{geo} {channel}" for geo, channel in narrowed.loc[name].index]
+            more = f" and {len(cells) - 6} more" if len(cells) > 6 else ""
+            found.append(
+                f"The data hardly narrow down {name} of {', '.join(cells[:6])}{more}: the prior decides there."
+            )
+    return found + _implausible_totals(tree)
+
+
+def prior_dominated(tree: xr.DataTree, least: float = 0.1) -> pd.DataFrame:
+    """Parameters whose posterior is nearly as wide as their prior.
+
+        contraction = 1 - (interquartile range of the posterior / of the prior)^2
+
+    on the log or logit scale: 0 where the data say nothing, 1 where they say all. Quartiles, since priors of
+    hierarchical parameters have long tails.
+
+    Args:
+        tree: with the prior group; parameters that it lacks are not judged.
+        least: parameters with a smaller contraction are returned.
+
+    Returns:
+        Rows (parameter, geo, channel): contraction.
+
+    Raises:
+        ArgumentError: the tree has no prior group.
+
+    Source: Schad, Betancourt & Vasishth 2021 (Toward a principled Bayesian workflow), section on posterior contraction,
+    with quartiles in place of variances.
+    """
+    if "prior" not in tree.children:
+        raise ArgumentError("the tree has no prior group to compare with; sample with groups=('prior',)")
+    geos = _labels(tree, "geo")
+    rows = {}
+    present = tree["prior"].to_dataset().data_vars
+    for name, having in ((name, having) for name, having in _described(tree).items() if name in present):
+        drawn = [_draws(tree, name, group) for group in ("posterior", "prior")]
+        to = _unbounded(name, having, all(bool((values > 0).all()) for values in drawn))
+        after, before = (np.subtract(*np.quantile(to(values), [0.75, 0.25], axis=0)) for values in drawn)
+        contraction = 1 - (after / before) ** 2
+        for geo, column in np.argwhere(contraction < least):
+            rows[name, geos[geo], str(having[column]["name"])] = contraction[geo, column]
+    index = pd.MultiIndex.from_tuples(list(rows), names=["parameter", "geo", "channel"])
+    return pd.DataFrame({"contraction": list(rows.values())}, index=index, dtype=float)
+
+
+def _spread_geos(tree: xr.DataTree) -> list[str]:
+    found = []
     posterior = tree["posterior"].to_dataset()
     for name in map(str, posterior.data_vars):
         if not name.endswith("_sd"):
@@ -325,28 +394,43 @@ def failure_indicators(tree: xr.DataTree) -> list[str]:
         large = [f"{label} {value:.2f}" for label, value in zip(labels, median, strict=True) if value > LARGE_SD]
         if large:
             found.append(f"Geos differ much in {name.removesuffix('_sd')}: between-geo sd {', '.join(large)}.")
+    return found
+
+
+def _extreme_shrinkage(tree: xr.DataTree) -> list[str]:
+    found = []
     table = media_shrinkage(tree)
     for name in table.columns:
-        by_channel: dict[str, list[float]] = {}
-        for channel, value in zip(table.index.get_level_values("channel"), table[name].to_numpy(), strict=True):
-            by_channel.setdefault(str(channel), []).append(value)
-        middle = {channel: float(np.median(values)) for channel, values in by_channel.items()}
-        own = [channel for channel, value in middle.items() if value < OWN]
-        group = [channel for channel, value in middle.items() if value > GROUP]
+        middle: Any = table[name].groupby(level="channel", sort=False).median()
+        own = [str(channel) for channel, value in middle.items() if value < OWN]
+        group = [str(channel) for channel, value in middle.items() if value > GROUP]
         if own:
             found.append(f"The group says little on {name} of {', '.join(own)}: geos decide for themselves.")
         if group:
             found.append(
                 f"Most geos' data say little on {name} of {', '.join(group)}: the group's value stands for them."
             )
-    draws = contribution_draws(tree)
-    channels = {str(one["name"]) for one in description(tree)["channels"]}
-    is_media = np.isin(draws["component"].values, sorted(channels))
-    media = draws.isel(component=np.flatnonzero(is_media)).sum("component")
-    rest = draws.isel(component=np.flatnonzero(~is_media)).sum("component")
-    for geo in map(str, draws["geo"].values):
-        if float((rest.sel(geo=geo) < 0).mean()) > 0.5:
-            found.append(f"The baseline of {geo} is probably negative: media are credited with more than there is.")
-        elif float((media.sel(geo=geo) < 0).mean()) > 0.5:
-            found.append(f"Media of {geo} probably lower the target: look at the signs of controls and effects.")
+    return found
+
+
+def _implausible_totals(tree: xr.DataTree) -> list[str]:
+    """What the totals of baseline and media say that cannot well be."""
+    found = []
+    known = Response.of(tree)
+    totals = known.baseline_totals.sum(axis=-1), known.summed[1].sum(axis=-1)
+    media, observed = known.summed[0].sum(axis=-1), np.isfinite(known.target)
+    for geo, name in enumerate(known.geos):
+        if (totals[0][:, geo] < 0).mean() > 0.5:
+            found.append(f"The baseline of {name} is probably negative: media are credited with more than there is.")
+        elif (totals[1][:, geo] < 0).mean() > 0.5:
+            found.append(f"Media of {name} probably lower the target: look at the signs of controls and effects.")
+        brought, target = media[geo, observed[geo]], known.target[geo, observed[geo]]
+        beyond = int((brought > target).sum())
+        if brought.sum() > target.sum() > 0:
+            found.append(
+                f"Media of {name} are credited with {brought.sum():,.4g}, more than the whole target of "
+                f"{target.sum():,.4g} in the observed weeks."
+            )
+        elif beyond > MOST_BEYOND * len(target):
+            found.append(f"Media of {name} are credited with more than the target in {beyond} of {len(target)} weeks.")
     return found

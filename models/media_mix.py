@@ -28,7 +28,7 @@ from pelton.models.saturation import Hill, Saturation
 BLOCKS = ("adstock", "saturation", "effect", "baseline")
 LIKELIHOODS = ("normal", "student_t")
 # Between-geo spreads are known badly where geos are few, and the funnel they make wants small steps.
-TARGET_ACCEPT = 0.95
+TARGET_ACCEPT = 0.98
 
 # Default priors of the effect, by what it is: of a typical geo, and the scale of the between-geo sd of its logarithm.
 _EFFECT_PRIORS: dict[str, tuple[dist.Distribution, float]] = {

@@ -1,5 +1,6 @@
 """Checks of a media mix: shrinkage, stability, leave-one-out, recovery and failure indicators."""
 
+import json
 import warnings
 
 import numpy as np
@@ -9,7 +10,15 @@ import xarray as xr
 
 from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError
 from pelton.models.attribution import roas
-from pelton.models.media_checks import compare_loo, failure_indicators, media_shrinkage, recovery, stability
+from pelton.models.media_checks import (
+    compare_loo,
+    failure_indicators,
+    media_shrinkage,
+    prior_dominated,
+    recovery,
+    stability,
+)
+from pelton.models.response import Response
 from tests.models.media_trees import country_tree, media_tree
 
 
@@ -58,6 +67,92 @@ def test_shrinkage_of_the_country_model_is_that_of_its_own_populations():
     assert table["sat"].to_numpy() == pytest.approx(1.0, abs=0.08)
     # The square root halves the logarithm: a quarter of the variance.
     assert table["coef"].to_numpy() == pytest.approx(0.25, abs=0.03)
+
+
+def test_shrinkage_against_an_unpooled_fit_is_the_share_of_the_deviation_that_is_gone():
+    """Deviations of 1 in one fit and of 0.25 in the other: three quarters are gone, whatever the spread."""
+    alone = with_population(media_tree(draws=200), 0.5, [0.0, 0.0, 0.0])
+    pooled = with_population(media_tree(draws=200), 0.5, [0.0, 0.0, 0.0])
+    centre = pooled["posterior"]["alpha_population"]
+    location = float(np.log(centre / (1 - centre)).mean())
+    noise = 0.01 * np.random.default_rng(5).normal(size=alone["posterior"]["alpha"].shape)
+    for tree, apart in ((alone, (1.0, -1.0, 0.0)), (pooled, (0.25, -0.25, 0.25))):
+        eta = np.log(pooled["posterior"]["alpha_population"] / (1 - pooled["posterior"]["alpha_population"]))
+        values = eta.to_numpy()[:, :, None] + np.asarray(apart)[:, None] + noise
+        tree["posterior"]["alpha"].data[...] = 1 / (1 + np.exp(-values))
+    table = media_shrinkage(pooled, alone)["alpha"]
+    having = [name for name in table.index.unique("channel") if np.isfinite(table.loc[("DE", name)])]
+    assert len(having) == 4
+    assert abs(location) < 1
+    np.testing.assert_allclose(table.loc["DE"].dropna(), 0.75, atol=0.01)
+    np.testing.assert_allclose(table.loc["PL"].dropna(), 0.75, atol=0.01)
+    # There is no deviation in SE to be gone.
+    assert table.loc["SE"].isna().all()
+
+
+def test_shrinkage_of_effects_and_of_every_scale():
+    """Parameters in units of the data, about a population on the scaled data with deviations of half its sd."""
+    forms = {
+        "tv": ("delayed", 6, True, "hill"),
+        "radio": ("delayed", 9, True, "root"),
+        "search": ("geometric", None, True, "exponential"),
+    }
+    tree = media_tree(forms, draws=4000)
+    rng = np.random.default_rng(8)
+    posterior, constant = tree["posterior"].to_dataset(), tree["constant_data"].to_dataset()
+    scale, level = constant["media_scale"].to_numpy(), constant["target_scale"].to_numpy()[:, None]
+    chains, draws, geos = (posterior.sizes[name] for name in ("chain", "draw", "geo"))
+
+    def eta(columns):
+        location = rng.normal(size=(chains, draws, 1, columns))
+        return location, location + 0.2 * rng.normal(size=(chains, draws, geos, columns))
+
+    def put(name, dim, location, values, population):
+        posterior[name] = posterior[name].copy(data=values)
+        posterior[f"{name}_population"] = (("chain", "draw", dim), population[:, :, 0])
+        posterior[f"{name}_sd"] = (("chain", "draw", dim), np.full(population[:, :, 0].shape, 0.4))
+        del location
+
+    location, values = eta(1)
+    put("half_saturation", "half_saturation_channel", location, np.exp(values) * scale[:, :1], np.exp(location))
+    location, values = eta(1)
+    put("rate", "rate_channel", location, np.exp(values) / scale[:, 2:], np.exp(location))
+    location, values = eta(2)
+    last = np.array([5.0, 8.0])
+    put("theta", "theta_channel", location, last / (1 + np.exp(-values)), last / (1 + np.exp(-location)))
+    location, power = eta(1)
+    power = 1 / (1 + np.exp(-power))
+    put("power", "power_channel", location, power, 1 / (1 + np.exp(-location)))
+    location, values = eta(3)
+    raw = np.exp(values) * level
+    # coef (x / scale)^p = (coef / scale^p) x^p: a root's coefficient carries the media's scale.
+    raw[..., 1] /= scale[:, 1] ** power[..., 0]
+    posterior["coef"] = posterior["coef"].copy(data=raw)
+    posterior["coefficient_population"] = (("chain", "draw", "channel"), np.exp(location[:, :, 0]))
+    posterior["coefficient_sd"] = (("chain", "draw", "channel"), np.full((chains, draws, 3), 0.4))
+    tree["posterior"] = xr.DataTree(posterior)
+    tree.attrs["media_mix"] = json.dumps(json.loads(tree.attrs["media_mix"]) | {"effect": "coefficient"})
+    table = media_shrinkage(tree)
+    assert set(table.columns) == {"half_saturation", "rate", "theta", "power", "coef"}
+    for name in table.columns:
+        # (0.2 / 0.4)^2, with the error of a variance of 8,000 draws.
+        assert table[name].dropna().to_numpy() == pytest.approx(0.25, rel=5 * np.sqrt(2 / 8000))
+    assert table["coef"].notna().all()
+
+
+def test_shrinkage_of_effects_of_any_sign():
+    tree = media_tree(draws=2000)
+    rng = np.random.default_rng(9)
+    posterior = tree["posterior"].to_dataset()
+    shape = posterior["coef"].shape
+    location = rng.normal(size=(*shape[:2], 1, shape[3]))
+    posterior["contribution"] = (posterior["coef"].dims, location + 0.3 * rng.normal(size=shape))
+    dims = ("chain", "draw", "channel")
+    posterior["contribution_population"] = (dims, location[:, :, 0])
+    posterior["contribution_sd"] = (dims, np.full(location[:, :, 0].shape, 0.6))
+    tree["posterior"] = xr.DataTree(posterior)
+    tree.attrs["media_mix"] = json.dumps(json.loads(tree.attrs["media_mix"]) | {"effect": "contribution"})
+    assert media_shrinkage(tree)["contribution"].to_numpy() == pytest.approx(0.25, rel=5 * np.sqrt(2 / 4000))
 
 
 def test_stability_compares_returns_across_models():
@@ -120,6 +215,25 @@ def test_leave_one_out_needs_its_group():
         compare_loo({"a": media_tree(), "b": media_tree()})
 
 
+def test_leave_one_out_wants_the_same_observations():
+    good, _ = with_likelihood(media_tree(), 0.0)
+    less, _ = with_likelihood(media_tree(), 0.0)
+    less["log_likelihood"]["target"].data[..., 0, 5] = np.nan
+    with pytest.raises(DataError, match=r"'good' and 'less' .*DE 2023-02-05 is in one of them alone, 1 in all"):
+        compare_loo({"good": good, "less": less})
+
+
+def test_recovery_leaves_no_cell_out():
+    tree = media_tree()
+    truth = tree["posterior"]["coef"].mean(("chain", "draw"))
+    with pytest.raises(DataError, match=r"'coef' has no value for 'DE, video' \(6 in all\)"):
+        recovery(tree, {"coef": truth.isel(channel=slice(0, 3))})
+    # Without spend there is no return: neither covered nor missed.
+    table = recovery(tree, {"roas": roas(tree).mean(("chain", "draw"), skipna=False)})
+    assert table["covered"].isna().sum() == 1
+    assert table["covered"].mean() == 1.0
+
+
 def test_recovery_compares_with_a_truth():
     tree = media_tree(draws=500)
     draws = tree["posterior"]["coef"]
@@ -155,6 +269,47 @@ def test_failure_indicators_speak_up():
         assert words in said
     silent = with_population(media_tree(draws=400), 0.25, [0.25, 0.25, 0.25])
     assert any("say little on alpha" in one for one in failure_indicators(silent))
+
+
+def test_parameters_that_the_data_hardly_narrow_down():
+    tree = media_tree(draws=2000)
+    rng = np.random.default_rng(6)
+    prior = tree["posterior"].to_dataset().copy(deep=True)
+    # The log of coef has an sd of 0.3 in every geo: the prior as wide, but for one cell, where it is twice as wide.
+    log = np.log(prior["coef"].mean(("chain", "draw"))).to_numpy() + 0.3 * rng.normal(size=prior["coef"].shape)
+    log[..., 1, 2] = 2 * log[..., 1, 2]
+    prior = prior.assign(coef=prior["coef"].copy(data=np.exp(log)))
+    for name in ("alpha", "theta", "half_saturation", "slope", "rate", "weibull_scale", "weibull_shape"):
+        middle = prior[name].mean(("chain", "draw"))
+        narrow = middle + 0.2 * (tree["posterior"][name] - middle)
+        tree["posterior"][name].data[...] = narrow.transpose(*prior[name].dims).to_numpy()
+    tree["prior"] = xr.DataTree(prior)
+    table = prior_dominated(tree, least=0.2)
+    assert set(table.index.unique("parameter")) == {"coef"}
+    assert len(table) == 14
+    assert ("coef", "PL", "search") not in table.index
+    # A normal's quartiles of 4,000 draws: a relative error of 1.17 / sqrt(4000) each range, twice that of the square.
+    assert table["contraction"].abs().max() < 5 * 2 * np.sqrt(2) * 1.17 / np.sqrt(4000)
+    tree.attrs["status"] = "converged"
+    assert [one for one in failure_indicators(tree) if "hardly narrow down coef of DE " in one]
+    with pytest.raises(ArgumentError, match="no prior group"):
+        prior_dominated(media_tree())
+
+
+def test_media_credited_with_more_than_the_target():
+    tree = media_tree()
+    tree.attrs["status"] = "converged"
+    assert failure_indicators(tree) == []
+    target = tree["observed_data"]["target"].data
+    media = Response.of(tree).summed[0].sum(-1)
+    seen = np.isfinite(target)
+    target[1, seen[1]] = 0.9 * media[1, seen[1]]
+    some = np.flatnonzero(seen[2])[:4]
+    target[2, some] = 0.5 * media[2, some]
+    found = failure_indicators(tree)
+    assert len(found) == 2
+    assert "Media of PL are credited with" in found[0]
+    assert f"SE are credited with more than the target in 4 of {seen[2].sum()} weeks" in found[1]
 
 
 def test_no_warnings_on_good_trees():

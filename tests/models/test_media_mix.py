@@ -1,5 +1,6 @@
 """MediaMix: its log density against plain NumPy, what padding changes, and what bad input is told."""
 
+import warnings
 from dataclasses import replace
 from typing import Any
 
@@ -12,7 +13,7 @@ import pytest
 import scipy.stats
 
 import pelton
-from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError, UnknownNameError
 from pelton.engine.precision import using
 from pelton.models.adstock import Delayed, Geometric, WeibullCdf
 from pelton.models.baseline import GaussianProcessTrend, PiecewiseTrend, fourier
@@ -493,7 +494,11 @@ def test_sampling_recovers_a_small_truth_and_fills_the_tree():
     panel = Panel.from_frame(simulated.frame, **simulated.columns)
     model = MediaMix(panel, trend="linear", seasonality=2)
     groups = ("prior", "prior_predictive", "posterior_predictive", "log_likelihood")
-    tree = pelton.sample(model, chains=2, warmup=500, draws=1000, seed=1, groups=groups, progress=False)
+    with warnings.catch_warnings():
+        # Whether a transition in thousands diverges depends on the machine's rounding.
+        warnings.simplefilter("ignore", ConvergenceWarning)
+        tree = pelton.sample(model, chains=2, warmup=500, draws=1000, seed=1, groups=groups, progress=False)
+    assert tree.attrs["worst_rhat"] < 1.03
     assert {"posterior", "sample_stats", "observed_data", "constant_data", *groups} <= set(tree.children)
     coef = tree["posterior"]["sigma"].mean(("chain", "draw"))
     np.testing.assert_allclose(coef, simulated.truth["sigma"].sel(geo=coef["geo"]), rtol=0.5)
