@@ -23,8 +23,8 @@ from pelton.models.panel import Panel
 LAGS = 21
 CAUTION = (
     "this posterior has several modes (channels that act as switches), and a run can give them wrong weights while "
-    "R-hat and effective sample sizes look well, since its chains share one pilot: fit it with several seeds, and trust "
-    "only what they agree on"
+    "R-hat and effective sample sizes look well, since its chains share one pilot: fit it with several seeds, and "
+    "trust only what they agree on"
 )
 # Rates of the exponential priors, as the model was published.
 HYPER_RATE = 10.0

@@ -340,9 +340,7 @@ def failure_indicators(tree: xr.DataTree) -> list[str]:
         for name in dict.fromkeys(narrowed.index.get_level_values("parameter")):
             cells = [f"{geo} {channel}" for geo, channel in narrowed.loc[name].index]
             more = f" and {len(cells) - 6} more" if len(cells) > 6 else ""
-            found.append(
-                f"The data hardly narrow down {name} of {', '.join(cells[:6])}{more}: the prior decides there."
-            )
+            found.append(f"The data add little on {name} of {', '.join(cells[:6])}{more}: the prior decides there.")
     return found + _implausible_totals(tree)
 
 
@@ -372,7 +370,9 @@ def prior_dominated(tree: xr.DataTree, least: float = 0.1) -> pd.DataFrame:
     geos = _labels(tree, "geo")
     rows = {}
     present = tree["prior"].to_dataset().data_vars
-    for name, having in ((name, having) for name, having in _described(tree).items() if name in present):
+    for name, having in _described(tree).items():
+        if name not in present:
+            continue
         drawn = [_draws(tree, name, group) for group in ("posterior", "prior")]
         to = _unbounded(name, having, all(bool((values > 0).all()) for values in drawn))
         after, before = (np.subtract(*np.quantile(to(values), [0.75, 0.25], axis=0)) for values in drawn)
