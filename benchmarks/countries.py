@@ -106,7 +106,7 @@ def run(seed: int) -> dict[str, Any]:
     from arviz_stats.base.array import array_stats
 
     import pelton
-    from pelton.models.country_mix import country_mix
+    from pelton.models.countries import country_mix
 
     began = time.perf_counter()
     tree: Any = pelton.sample(country_mix(load_panel()), seed=seed, progress=False)
@@ -141,7 +141,7 @@ def run(seed: int) -> dict[str, Any]:
 def carryovers(seed: int) -> dict[str, Any]:
     """94% intervals of the Swiss carryovers, from all countries together and from Switzerland alone."""
     import pelton
-    from pelton.models.country_mix import country_mix
+    from pelton.models.countries import country_mix
 
     panel = load_panel()
     trees = {"together": country_mix(panel), "alone": country_mix(panel.subset(["Switzerland"]))}

@@ -15,6 +15,7 @@ from pelton.benchmarks import record
 from pelton.engine.errors import ConvergenceWarning
 from pelton.models.adstock import Delayed
 from pelton.models.attribution import roas
+from pelton.models.media_checks import compare_loo, recovery
 from pelton.models.media_mix import MediaMix
 from pelton.models.panel import Panel
 from pelton.models.simulate import SimulatedMarkets, simulate_markets
@@ -40,19 +41,6 @@ def truth_of(markets: SimulatedMarkets, model: MediaMix) -> dict[str, xr.DataArr
     return truth | {"contribution": truth["contribution"] / scale}
 
 
-def coverage(tree: xr.DataTree, truth: Mapping[str, xr.DataArray]) -> dict[str, tuple[int, int]]:
-    """How many of a quantity's true values lie in their central intervals, of how many."""
-    tails = [(1 - PROBABILITY) / 2, (1 + PROBABILITY) / 2]
-    found = {}
-    for name, values in truth.items():
-        draws = roas(tree) if name == "roas" else tree["posterior"][name]
-        low, high = (draws.quantile(tail, ("chain", "draw")) for tail in tails)
-        aligned = values.transpose(*low.dims).reindex({dim: low[dim] for dim in low.dims})
-        inside = (aligned.to_numpy() >= low.to_numpy()) & (aligned.to_numpy() <= high.to_numpy())
-        found[name] = int(inside.sum()), int(inside.size)
-    return found
-
-
 def fit(seed: int, pooling: str = "hierarchical", **settings: Any) -> tuple[xr.DataTree, dict[str, Any]]:
     """Fits one simulated data set and measures it.
 
@@ -68,6 +56,7 @@ def fit(seed: int, pooling: str = "hierarchical", **settings: Any) -> tuple[xr.D
         tree = pelton.sample(model, seed=seed, progress=False, **settings)
     seconds = time.perf_counter() - began
     truth = truth_of(markets, model)
+    covered: Any = recovery(tree, truth, PROBABILITY)["covered"]
     returns = roas(tree).sel(geo=list(SHORT)).mean(("chain", "draw"))
     wrong = np.log(returns) - np.log(truth["roas"].sel(geo=list(SHORT), channel=returns["channel"]))
     return tree, {
@@ -78,15 +67,13 @@ def fit(seed: int, pooling: str = "hierarchical", **settings: Any) -> tuple[xr.D
         "ess_bulk": round(float(tree.attrs["least_ess_bulk"]), 1),
         "ess_tail": round(float(tree.attrs["least_ess_tail"]), 1),
         "divergences": int(tree.attrs["divergences"]),
-        "coverage": {name: list(pair) for name, pair in coverage(tree, truth).items()},
+        "coverage": {name: [int(covered.loc[name].sum()), len(covered.loc[name])] for name in truth},
         "roas_error_short": round(float(np.sqrt((wrong**2).mean())), 4),
     }
 
 
 def compare(seed: int, **settings: Any) -> dict[str, Any]:
     """Pooled, unpooled and hierarchical fits of one data set: elpd by PSIS-LOO and errors in the short markets."""
-    from pelton.models.media_checks import compare_loo
-
     trees, rows = {}, {}
     for pooling in ("pooled", "unpooled", "hierarchical"):
         trees[pooling], rows[pooling] = fit(seed, pooling, groups=("log_likelihood",), **settings)

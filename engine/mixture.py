@@ -96,10 +96,12 @@ def fit(points: Float[Array, "point d"], key: PRNGKeyArray, components: int) -> 
     """
     size, d = points.shape
     dtype = points.dtype
-    centred = points - jnp.mean(points, axis=0)
-    covariance = centred.T @ centred / size
-    variances = jnp.diag(covariance) + jnp.finfo(dtype).tiny ** 0.5
-    floor = jnp.diag(SHRINK * variances)
+    # On the population's own scales, so that sums of squares lose no digits to its place.
+    place, scale = jnp.mean(points, axis=0), jnp.std(points, axis=0) + jnp.finfo(dtype).tiny ** 0.5
+    points = (points - place) / scale
+    products = (points[:, :, None] * points[:, None, :]).reshape(size, d * d)
+    covariance = jnp.mean(products, axis=0).reshape(d, d)
+    floor = SHRINK * jnp.eye(d, dtype=dtype)
 
     def mixture(weight: Array, mean: Array, scatter: Array) -> Mixture:
         factor = jnp.linalg.cholesky(scatter)
@@ -107,15 +109,21 @@ def fit(points: Float[Array, "point d"], key: PRNGKeyArray, components: int) -> 
         inverse = solve_triangular(factor, eye, lower=True)
         return Mixture(jnp.log(weight), mean, factor, inverse)
 
+    def distances_of(old: Mixture) -> Array:
+        # (x - m)' P (x - m), multiplied out into products of matrices.
+        precision = jnp.einsum("kji,kjl->kil", old.inverse, old.inverse)
+        towards = jnp.einsum("kil,kl->ki", precision, old.mean)
+        square = products @ precision.reshape(-1, d * d).T - 2 * points @ towards.T
+        return jnp.maximum(square + jnp.sum(towards * old.mean, axis=1), 0.0)
+
     def improve(_: Any, old: Mixture) -> Mixture:
-        distances = _distances(old, points)
+        distances = distances_of(old)
         share = jax.nn.softmax(_component_logpdf(old, distances), axis=-1)
         robust = share * (FREEDOM + d) / (FREEDOM + distances)
         count = jnp.sum(share, axis=0)
         total = jnp.sum(robust, axis=0) + jnp.finfo(dtype).tiny
         mean = robust.T @ points / total[:, None]
-        apart = points[None] - mean[:, None]
-        scatter = jnp.einsum("nk,kni,knj->kij", robust, apart, apart)
+        scatter = (robust.T @ products).reshape(-1, d, d) - total[:, None, None] * mean[:, :, None] * mean[:, None, :]
         scatter = (scatter + (d + 2) * floor) / (count + d + 2)[:, None, None]
         # A component that lost its points keeps a share too small to matter, and its place.
         return mixture((count + 1e-3) / jnp.sum(count + 1e-3), mean, scatter)
@@ -124,7 +132,12 @@ def fit(points: Float[Array, "point d"], key: PRNGKeyArray, components: int) -> 
     spread = jnp.broadcast_to((covariance + floor) / components ** (2 / d), (components, d, d))
     start = mixture(jnp.full(components, 1 / components, dtype), points[first], spread)
     fitted = jax.lax.fori_loop(0, ROUNDS, improve, start)
-    return fitted._replace(factor=fitted.factor * WIDEN**0.5, inverse=fitted.inverse / WIDEN**0.5)
+    return Mixture(
+        fitted.log_weight,
+        place + scale * fitted.mean,
+        scale[:, None] * fitted.factor * WIDEN**0.5,
+        fitted.inverse / scale / WIDEN**0.5,
+    )
 
 
 def empty(dimension: int, components: int, dtype: Any) -> Mixture:

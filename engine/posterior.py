@@ -51,6 +51,8 @@ class Hierarchy:
         references: data -> means and sds [reference, dimension] of normal distributions, together much broader than
             the posterior, from which populations are carried to it; one for each kind of mode that there may be.
         conjugate: the shared coordinates that a block need not be moved against, where there are such.
+        cost: data -> price of each block's likelihood [block], in any unit: cheap blocks are moved more often while
+            populations are made. None: all cost the same.
     """
 
     shared: int
@@ -61,6 +63,7 @@ class Hierarchy:
     block_likelihood: Callable[[Array, Any, Any], Array]
     references: Callable[[Any], tuple[Array, Array]]
     conjugate: Conjugate | None = None
+    cost: Callable[[Any], Array] | None = None
 
     @property
     def kept(self) -> int:

@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy as np
 import xarray as xr
 
+from pelton.engine.arguments import whole
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ArgumentError, ModelError, UnknownNameError
 from pelton.engine.placement import cores
@@ -291,8 +292,7 @@ def _check(
         ("seed", seed, 0),
         ("max_tree_depth", max_tree_depth, 1),
     ):
-        if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-            raise ArgumentError(f"{what} is a whole number of at least {least}, not {value!r}")
+        whole(what, value, least)
     if seed >= 2**64:
         raise ArgumentError(f"seed is below 2**64, not {seed}")
     if target_accept is not None and not 0 < target_accept < 1:

@@ -13,21 +13,20 @@ from pelton.engine.mixture import Mixture
 from pelton.engine.posterior import Hierarchy
 
 # Effective share of the population that a rise of the power may leave before it is resampled.
-LEAST_SHARE = 0.9
+LEAST_SHARE = 0.8
 MOST_RISES = 200
 BISECTIONS = 30
-# Moves of every member after each rise; refits of the mixture at full power, and moves after each.
-MOVES = 5
+# Moves of every member after each rise, more in a block that is cheaper, at the most so many; refits of the mixture at
+# full power, and by how much more moves stand after each.
+MOVES = 8
+MOST_MOVES = 40
 REFITS = 3
-LAST_MOVES = 10
+LAST_MOVES = 1
 # Factors of a move by the difference of two members: 2.38 / sqrt(2 d) on average, spread so that ridges are crossed.
 LOG_SCALE = (-0.3, 0.7)
 # Share of a block's mixture that all references' populations have between them at the least, in equal parts: proposals
 # that visit a rare mode too often cost little, ones that visit it too seldom leave chains stuck in it.
 LEAST_WEIGHT = 0.25
-# Power of its reference that holds a population in its own mode to the end, and is weighed out afterwards: without it
-# the members would leave for the mode of the most mass as soon as they can.
-HELD = 0.2
 
 
 class Members(NamedTuple):
@@ -47,7 +46,8 @@ class Pilot(NamedTuple):
         blocks: mixtures of the blocks, stacked [block, ...], each from that block and those before it.
         shared_members: [member, shared].
         block_members: [block, member, size].
-        evidence: log evidence of each block from each reference, given the blocks before it [block, reference].
+        evidence: log evidence of each block where each reference is the greatest, given the blocks before it
+            [block, reference].
         rises: rises of the power that took [block, reference].
     """
 
@@ -65,7 +65,15 @@ def _normal_logpdf(x: Array, mean: Array, sd: Array) -> Array:
 
 def _tempered(members: Members, power: Array) -> Array:
     # At power 0 the target does not count, not even where it is -inf.
-    return (1 - power * (1 - HELD)) * members.low + jnp.where(power > 0, power * members.high, 0.0)
+    return (1 - power) * members.low + jnp.where(power > 0, power * members.high, 0.0)
+
+
+def classify(hierarchy: Hierarchy, data: Any, block: Array, points: Float[Array, "point d"]) -> Array:
+    """The reference in which a block's points have the greatest density [point]: the class of their mode."""
+    at = hierarchy.shared + block * hierarchy.size
+    mean, sd = (jax.lax.dynamic_slice_in_dim(whole, at, hierarchy.size, axis=1) for whole in hierarchy.references(data))
+    apart = (points[:, None] - mean) / sd
+    return jnp.argmax(-0.5 * jnp.sum(apart**2, axis=-1) - jnp.sum(jnp.log(sd), axis=-1), axis=1)
 
 
 class _Phase(NamedTuple):
@@ -112,7 +120,9 @@ class _Phase(NamedTuple):
         first = self.block == 0
         low = block_low + jnp.where(first, shared_low, known)
         high = block_high + jnp.where(first, shared_high, known)
-        return low, jnp.where(jnp.isnan(high), -jnp.inf, high)
+        # A population stays in its own mode to the end: it would leave for the one of the most mass as soon as it can.
+        inside = classify(h, self.data, self.block, block) == self.reference
+        return low, jnp.where(jnp.isnan(high) | ~inside, -jnp.inf, high)
 
     def differ(self, members: Members, key: PRNGKeyArray) -> tuple[Array, Array]:
         """Each member moved by a multiple of the difference of two others: a third in the shared coordinates alone.
@@ -132,6 +142,17 @@ class _Phase(NamedTuple):
         factor = mask * scale * 2.38 / jnp.sqrt(2 * jnp.maximum(jnp.sum(mask, axis=1, keepdims=True), 1))
         shared = members.shared + factor[:, : h.shared] * (members.shared[first] - members.shared[second])
         return shared, members.block + factor[:, h.shared :] * (members.block[first] - members.block[second])
+
+
+def moves_of(hierarchy: Hierarchy, data: Any) -> Array:
+    """Moves after each rise [block]: MOVES in the dearest block, in the others as many as cost the same, to a limit.
+
+    What is bought with them is the weight of modes that only few members reach.
+    """
+    if hierarchy.cost is None:
+        return jnp.full(hierarchy.blocks, MOVES)
+    cost = hierarchy.cost(data)
+    return jnp.clip(MOVES * jnp.max(cost) // cost, MOVES, MOST_MOVES).astype(jnp.int32)
 
 
 def _next_power(gain: Array, power: Array) -> Array:
@@ -179,7 +200,7 @@ def _take_in(phase: _Phase, key: PRNGKeyArray, size: int, components: int) -> _P
 
     def rise(state: _Progress, key: PRNGKeyArray) -> _Progress:
         members = state.members
-        gain = members.high - (1 - HELD) * members.low
+        gain = members.high - members.low
         higher = _next_power(gain, state.power)
         members = _resample(members, jax.nn.softmax((higher - state.power) * gain), key)
         done = (higher >= 1) | (state.rises + 1 == MOST_RISES)
@@ -196,9 +217,9 @@ def _take_in(phase: _Phase, key: PRNGKeyArray, size: int, components: int) -> _P
         beginning = (state.step == 0) & (state.rises == 0)
         rising = state.power < 1
         state = jax.lax.cond(
-            rising & (state.step % MOVES == 1), lambda s: rise(s, key_rise), lambda s: s, state._replace(key=key)
+            rising & (state.step % moves == 1), lambda s: rise(s, key_rise), lambda s: s, state._replace(key=key)
         )
-        refitting = ~rising & (state.step % LAST_MOVES == 0)
+        refitting = ~rising & (state.step % (LAST_MOVES * moves) == 0)
         fitted = jax.lax.cond(
             refitting,
             lambda s: mixture.fit(s.members.block, key_fit, components),
@@ -228,6 +249,7 @@ def _take_in(phase: _Phase, key: PRNGKeyArray, size: int, components: int) -> _P
         members = jax.tree.map(lambda a, b: jnp.where(keep.reshape(size, *[1] * (a.ndim - 1)), a, b), new, old)
         return state._replace(members=members, fitted=fitted, step=state.step + 1)
 
+    moves = moves_of(h, phase.data)[phase.block]
     nothing = jnp.zeros(size, dtype)
     state = _Progress(
         members=Members(jnp.zeros((size, h.shared), dtype), jnp.zeros((size, h.size), dtype), nothing, nothing),
@@ -239,7 +261,7 @@ def _take_in(phase: _Phase, key: PRNGKeyArray, size: int, components: int) -> _P
         key=key,
     )
     # It ends with the refit that follows the last move.
-    return jax.lax.while_loop(lambda s: (s.power < 1) | (s.step <= REFITS * LAST_MOVES), advance, state)
+    return jax.lax.while_loop(lambda s: (s.power < 1) | (s.step <= REFITS * LAST_MOVES * moves), advance, state)
 
 
 def pilot(
@@ -248,10 +270,10 @@ def pilot(
     """Populations of all blocks and of the shared coordinates, and mixtures fitted to them.
 
     Blocks are taken in one after the other, in their order. A block and the shared coordinates rise together from each
-    reference r to their target p in powers r^(1-b) (p r^h)^b, h being HELD, chosen so that the effective share of
-    the population stays LEAST_SHARE, each rise followed by resampling and MOVES moves. What the blocks before say of
-    the shared coordinates stands in p as the mixture fitted to their population, so a population never holds more than
-    one block; the first has the shared coordinates' own density there.
+    reference r to their target p where r is the greatest of the references, in powers r^(1-b) p^b, chosen so that the
+    effective share of the population stays LEAST_SHARE, each rise followed by resampling and moves. What the blocks
+    before say of the shared coordinates stands in p as the mixture fitted to their population, so a population never
+    holds more than one block; the first has the shared coordinates' own density there.
 
     Args:
         hierarchy: the log density's blocks.
@@ -275,11 +297,10 @@ def pilot(
 
         # One after the other, so that a population's loop is compiled once and ends when it is done.
         found = jax.lax.map(from_reference, jnp.arange(references))
-        held = -HELD * found.members.low
-        evidence = found.evidence + logsumexp(held, axis=1) - np.log(size)
+        evidence = found.evidence
         share = jax.nn.softmax(evidence)
         members = jax.tree.map(lambda leaf: leaf.reshape(references * size, *leaf.shape[2:]), found.members)
-        members = _resample(members, (share[:, None] * jax.nn.softmax(held, axis=1)).ravel(), key_choose)
+        members = _resample(members, jnp.repeat(share / size, size), key_choose)
         floored = jnp.maximum(share, LEAST_WEIGHT / references)
         weight = found.fitted.log_weight + jnp.log(floored / jnp.sum(floored))[:, None]
         fitted = jax.tree.map(

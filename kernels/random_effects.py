@@ -49,6 +49,7 @@ def factors(
     return Factors(units, jnp.linalg.cholesky(identity + jnp.sum(left, axis=0)), across)
 
 
+@jax.custom_jvp
 def log_marginal(
     residual: Float[Array, "unit time"],
     design: Float[Array, "unit time effect"],
@@ -63,8 +64,9 @@ def log_marginal(
         = -sum_g count_g log sigma_g - log det(all precisions) / 2
           - min_{b, d} [ sum_g |residual_g - D_g (b + d_g)|^2 / sigma_g^2 + |b / wide|^2 + sum_g |d_g / sd|^2 ] / 2
 
-    The minimum is computed as it stands, not as a difference of squares, and its derivative is taken at the minimising
-    effects, which then need none (the envelope theorem). Second derivatives would miss that they move.
+    The minimum is computed as it stands, not as a difference of squares. Its derivative is taken at the minimising
+    effects, which then need none (the envelope theorem), and that of the determinant needs none of the factors:
+    d log det H = trace(H^-1 dH). Second derivatives would miss that the effects move; design, gram and count are data.
 
     Args:
         residual: 0 where nothing is observed.
@@ -83,14 +85,48 @@ def log_marginal(
     >>> round(float(value), 3)
     -9.655
     """
+    return _at_minimum(residual, design, gram, wide, sd, sigma, count)[0]
+
+
+def _at_minimum(
+    residual: Array, design: Array, gram: Array, wide: Array, sd: Array, sigma: Array, count: Array
+) -> tuple[Array, Factors, Array, Array, Array]:
+    """The value, the factors, b / wide, d / sd, and what is left of the residual."""
     known = factors(gram, wide, sd, sigma)
-    population, deviations = lax.stop_gradient(_means(known, residual, design, wide, sd, sigma))
-    fitted = jnp.einsum("gtk,gk->gt", design, wide * population + sd * deviations, precision=_PRECISION)
-    # In units of the data the effects are held, so that their priors' squares move with the standard deviations.
-    held_population, held = lax.stop_gradient((wide * population, sd * deviations))
-    squares = jnp.sum(jnp.sum((residual - lax.stop_gradient(fitted)) ** 2, axis=-1) / sigma**2)
-    squares = squares + jnp.sum((held_population / wide) ** 2) + jnp.sum((held / sd) ** 2)
-    return -jnp.sum(count * jnp.log(sigma)) - 0.5 * _log_det(gram, wide, sd, sigma) - 0.5 * squares
+    population, deviations = _means(known, residual, design, wide, sd, sigma)
+    left = residual - jnp.einsum("gtk,gk->gt", design, wide * population + sd * deviations, precision=_PRECISION)
+    squares = jnp.sum(jnp.sum(left**2, axis=-1) / sigma**2) + jnp.sum(population**2) + jnp.sum(deviations**2)
+    log_det = 2 * sum(jnp.sum(jnp.log(jnp.diagonal(one, axis1=-2, axis2=-1))) for one in known[:2])
+    value = -jnp.sum(count * jnp.log(sigma)) - 0.5 * log_det - 0.5 * squares
+    return value, known, population, deviations, left
+
+
+@log_marginal.defjvp
+def _log_marginal_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
+    """With C the joint covariance of (b / wide, d_g / sd) and Q_g = X_g'X_g / sigma_g^2 for X_g = [D_g W, D_g S], each
+    effect's diagonal of C Q_g is the share of its knowledge that unit g brings.
+    """
+    residual, design, gram, wide, sd, sigma, count = primals
+    by_residual, _, _, by_wide, by_sd, by_sigma, _ = tangents
+    value, known, population, deviations, left = _at_minimum(residual, design, gram, wide, sd, sigma, count)
+    identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
+    inverse = gram / sigma[:, None, None] ** 2
+    covariance = cho_solve((known.population, True), identity)
+    own = cho_solve((known.units, True), jnp.broadcast_to(identity, gram.shape))
+    leaning = own @ known.across
+    cross = -covariance @ jnp.swapaxes(leaning, -1, -2)
+    units = own + leaning @ covariance @ jnp.swapaxes(leaning, -1, -2)
+    at_population = jnp.sum(covariance * (wide[:, None] * inverse * wide), axis=-1)
+    at_population = at_population + jnp.sum(cross * jnp.swapaxes(known.across, -1, -2), axis=-1)
+    at_units = jnp.sum(jnp.swapaxes(cross, -1, -2) * known.across, axis=-1)
+    at_units = at_units + jnp.sum(units * (sd[:, None] * inverse * sd), axis=-1)
+
+    moved = -jnp.sum(jnp.sum(left * by_residual, axis=-1) / sigma**2)
+    moved = moved + jnp.sum((population**2 - jnp.sum(at_population, axis=0)) * by_wide / wide)
+    moved = moved + jnp.sum(jnp.sum(deviations**2 - at_units, axis=0) * by_sd / sd)
+    learnt = jnp.sum(at_population + at_units, axis=-1)
+    moved = moved + jnp.sum((jnp.sum(left**2, axis=-1) / sigma**2 + learnt - count) * by_sigma / sigma)
+    return value, moved
 
 
 def draw_effects(
@@ -126,40 +162,3 @@ def _means(known: Factors, residual: Array, design: Array, wide: Array, sd: Arra
     population = cho_solve((known.population, True), direct)
     shared = cho_solve((known.units, True), known.across @ population[:, None])
     return population, (own - shared)[..., 0]
-
-
-@jax.custom_jvp
-def _log_det(gram: Array, wide: Array, sd: Array, sigma: Array) -> Array:
-    known = factors(gram, wide, sd, sigma)
-    pieces = [jnp.sum(jnp.log(jnp.diagonal(one, axis1=-2, axis2=-1))) for one in known[:2]]
-    return 2 * (pieces[0] + pieces[1])
-
-
-@_log_det.defjvp
-def _log_det_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
-    """d log det H = trace(H^-1 dH), which needs no derivative of the factors; gram is data.
-
-    With C the joint covariance of (b / wide, d_g / sd) and Q_g = X_g'X_g / sigma_g^2 for X_g = [D_g W, D_g S], each
-    effect's diagonal of C Q_g is the share of its knowledge that unit g brings.
-    """
-    gram, wide, sd, sigma = primals
-    _, by_wide, by_sd, by_sigma = tangents
-    known = factors(gram, wide, sd, sigma)
-    identity = jnp.eye(gram.shape[-1], dtype=gram.dtype)
-    inverse = gram / sigma[:, None, None] ** 2
-    covariance = cho_solve((known.population, True), identity)
-    own = cho_solve((known.units, True), jnp.broadcast_to(identity, gram.shape))
-    leaning = own @ known.across
-    cross = -covariance @ jnp.swapaxes(leaning, -1, -2)
-    units = own + leaning @ covariance @ jnp.swapaxes(leaning, -1, -2)
-    between = known.across
-    at_population = jnp.sum(covariance * (wide[:, None] * inverse * wide), axis=-1) + jnp.sum(
-        cross * jnp.swapaxes(between, -1, -2), axis=-1
-    )
-    at_units = jnp.sum(jnp.swapaxes(cross, -1, -2) * between, axis=-1) + jnp.sum(
-        units * (sd[:, None] * inverse * sd), axis=-1
-    )
-    moved = 2 * jnp.sum(at_population * (by_wide / wide)) + 2 * jnp.sum(at_units * (by_sd / sd))
-    moved = moved - 2 * jnp.sum(jnp.sum(at_population + at_units, axis=-1) * by_sigma / sigma)
-    pieces = [jnp.sum(jnp.log(jnp.diagonal(one, axis1=-2, axis2=-1))) for one in known[:2]]
-    return 2 * (pieces[0] + pieces[1]), moved

@@ -1,28 +1,15 @@
 """NumPyro models over the kernels, and the decisions taken with their posteriors."""
 
-import sys
-from types import ModuleType
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from pelton.models.country_mix import country_mix as country_mix
+    from pelton.models.countries import country_mix as country_mix
 
 
-class _Models(ModuleType):
-    """The package, with one function of its own, which shares its name with the module that owns it.
+def __getattr__(name: str) -> Any:
+    # On first use, so that importing a model loads no other.
+    if name == "country_mix":
+        from pelton.models.countries import country_mix
 
-    Whoever imports that module has it set as an attribute here; the function stays what the name stands for.
-    """
-
-    @property
-    def country_mix(self) -> Any:
-        from pelton.models.country_mix import country_mix as function
-
-        return function
-
-    @country_mix.setter
-    def country_mix(self, module: ModuleType) -> None:
-        del module
-
-
-sys.modules[__name__].__class__ = _Models
+        return country_mix
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -10,11 +10,12 @@ import xarray as xr
 from jaxtyping import Float
 from scipy.stats import beta
 
+from pelton.engine.arguments import central, positive, whole
 from pelton.engine.errors import ArgumentError, UnknownNameError
 from pelton.models import response_programs as programs
 from pelton.models.allocation_limits import Limits, read_limits
 from pelton.models.allocation_solver import Optimum, best_plan
-from pelton.models.attribution import ends, roas
+from pelton.models.attribution import roas
 from pelton.models.response import THINNED_DRAWS, Response
 
 # Numbers in draws x geos x periods x channels that one look at a plan may cost, as long as enough draws are left.
@@ -110,12 +111,10 @@ def allocate(
         UnknownNameError: a geo or channel that the tree does not have; the message gives the nearest.
         DataError: the tree is not one of a media mix.
     """
-    low, high = ends(probability)
+    low, high = central(probability)
     weights_of = _objective(objective)
-    budget = _positive("budget", budget, "an amount of money above 0")
-    if isinstance(periods, bool) or not isinstance(periods, int | np.integer) or periods < 1:
-        raise ArgumentError(f"periods is a whole number of at least 1, not {periods!r}")
-    plan = _Plan.of(_chosen(Response.of(tree), geos), int(periods))
+    budget = positive("budget", budget, "an amount of money above 0")
+    plan = _Plan.of(_chosen(Response.of(tree), geos), whole("periods", periods, 1))
     known = plan.known
     today = plan.today
     limits = read_limits(
@@ -218,16 +217,6 @@ def _chosen(known: Response, geos: Any) -> Response:
     if not names:
         raise ArgumentError("geos is empty; name those that share the budget, or leave it out for all")
     return known.take(geos=np.array([known.geos.index(name) for name in names]))
-
-
-def _positive(what: str, value: Any, wanted: str) -> float:
-    if (
-        isinstance(value, bool)
-        or not isinstance(value, int | float | np.number)
-        or not (np.isfinite(value) and value > 0)
-    ):
-        raise ArgumentError(f"{what} is {wanted}, not {value!r}")
-    return float(value)
 
 
 def _objective(objective: str | float) -> Any:

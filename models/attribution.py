@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 from jaxtyping import Bool, Float
 
+from pelton.engine.arguments import central
 from pelton.engine.errors import ArgumentError, DataWarning, UnknownNameError
 from pelton.models.response import Response
 
@@ -19,21 +20,6 @@ type Window = Sequence[Any]
 # The row of a table that stands for all geos together.
 ALL = "all"
 WITHOUT_SPEND = "NaN: nothing was spent there in the window, so that there is no spend to divide by"
-
-
-def ends(probability: float) -> tuple[float, float]:
-    """The lower and upper tail of a central interval.
-
-    Raises:
-        ArgumentError: the probability is not between 0 and 1.
-
-    >>> low, high = ends(0.94)
-    >>> round(low, 2), round(high, 2)
-    (0.03, 0.97)
-    """
-    if not 0 < probability < 1:
-        raise ArgumentError(f"probability lies between 0 and 1, not {probability!r}; 0.94 is usual")
-    return (1 - probability) / 2, (1 + probability) / 2
 
 
 def summarise(draws: xr.DataArray, probability: float = 0.94) -> pd.DataFrame:
@@ -52,7 +38,7 @@ def summarise(draws: xr.DataArray, probability: float = 0.94) -> pd.DataFrame:
     >>> summarise(draws)["mean"].tolist()
     [99.0, 100.0]
     """
-    low, high = ends(probability)
+    low, high = central(probability)
     cells = [str(dim) for dim in draws.dims if dim not in ("chain", "draw")]
     values = np.asarray(draws.transpose("chain", "draw", *cells), dtype=np.float64)
     values = values.reshape(values.shape[0] * values.shape[1], -1)
@@ -94,7 +80,7 @@ def contributions(tree: xr.DataTree | Response, probability: float = 0.94) -> xr
         DataError: the tree is not one of a media mix.
         ArgumentError: probability outside (0, 1).
     """
-    known, (low, high) = Response.of(tree), ends(probability)
+    known, (low, high) = Response.of(tree), central(probability)
     weekly, _ = known.summed
     outside = ~known.inside[..., None]
     mean = np.concatenate([weekly, known.baseline_mean], axis=-1)
@@ -152,7 +138,7 @@ def contribution_table(tree: xr.DataTree | Response, probability: float = 0.94) 
         Rows (geo, component); columns kind, mean, low, high in target units and share, share_low, share_high of the sum
         of the geo's prediction.
     """
-    known, (low, high) = Response.of(tree), ends(probability)
+    known, (low, high) = Response.of(tree), central(probability)
     draws = contribution_draws(known)
     flat = np.asarray(draws).reshape(-1, *draws.shape[2:])
     flat = np.concatenate([flat.sum(axis=1, keepdims=True), flat], axis=1)
@@ -231,7 +217,7 @@ def roas_table(tree: xr.DataTree | Response, window: Window | None = None, proba
         roas_low, roas_high, marginal_roas, marginal_roas_low, marginal_roas_high. NaN where nothing was spent.
     """
     known = Response.of(tree)
-    low, high = ends(probability)
+    low, high = central(probability)
     spent, media, direction, weights = _window(known, window)
     effect = known.totals(weights, media) - known.totals(weights, media - direction)
     slope = known.slopes(weights, direction, media)
@@ -278,7 +264,7 @@ def response_curves(
         raise ArgumentError(f"points is at least 2, not {points!r}")
     if up_to is not None and not (np.isfinite(up_to) and up_to > 0):
         raise ArgumentError(f"up_to is a positive multiple of today's spend, not {up_to!r}")
-    low, high = ends(probability)
+    low, high = central(probability)
     known = Response.of(tree).thin()
     price = known.media_a_unit_of_money
     today, highest = known.recent_spend(), known.spend.max(axis=1)
@@ -334,7 +320,7 @@ def fit(tree: xr.DataTree | Response, probability: float = 0.94) -> Fit:
         DataError: the tree is not one of a media mix.
         ArgumentError: probability outside (0, 1).
     """
-    known, (low, high) = Response.of(tree), ends(probability)
+    known, (low, high) = Response.of(tree), central(probability)
     mean = known.summed[0].sum(axis=-1) + known.baseline_mean.sum(axis=-1)
     limits = np.empty((4, *mean.shape))
     thinned, source = known.thin(), np.random.default_rng([known.seed, 11])

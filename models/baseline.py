@@ -10,7 +10,8 @@ import numpyro
 import numpyro.distributions as dist
 from jaxtyping import Array
 
-from pelton.engine.errors import ArgumentError, UnknownNameError
+from pelton.engine.arguments import whole
+from pelton.engine.errors import UnknownNameError
 
 DAYS_A_YEAR = 365.25
 
@@ -77,7 +78,7 @@ class PiecewiseTrend(Trend):
     name: ClassVar[str] = "piecewise"
 
     def __post_init__(self) -> None:
-        _at_least("changepoints", self.changepoints, 1)
+        whole("changepoints", self.changepoints, 1)
 
     def part(self, time: np.ndarray) -> Part:
         knots = np.linspace(-0.5, 0.5, self.changepoints + 2)[1:-1]
@@ -106,7 +107,7 @@ class GaussianProcessTrend(Trend):
     name: ClassVar[str] = "gp"
 
     def __post_init__(self) -> None:
-        _at_least("basis", self.basis, 3)
+        whole("basis", self.basis, 3)
 
     @property
     def _frequencies(self) -> np.ndarray:
@@ -130,11 +131,6 @@ class GaussianProcessTrend(Trend):
 
 _BOUNDARY = 0.75
 TRENDS: dict[str, type[Trend]] = {cls.name: cls for cls in (LinearTrend, PiecewiseTrend, GaussianProcessTrend)}
-
-
-def _at_least(name: str, value: Any, least: int) -> None:
-    if not isinstance(value, int | np.integer) or isinstance(value, bool) or value < least:
-        raise ArgumentError(f"{name} is a whole number of at least {least}, not {value!r}")
 
 
 def as_trend(trend: "str | Trend | None") -> Trend | None:
@@ -195,7 +191,7 @@ class Baseline:
             trend: the trend's form, or None.
             seasonality: yearly Fourier order, 0 for none.
         """
-        _at_least("seasonality", seasonality, 0)
+        whole("seasonality", seasonality, 0)
         geos, times = panel.target.shape
         parts = [Part("intercept", ("intercept",), np.ones((times, 1)), dist.Normal(0.5, 0.5), 0.3)]
         if trend is not None:

@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from pelton.engine.arguments import central
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.run import sample
 from pelton.models.partial_pooling import PartialPooling
@@ -24,12 +25,6 @@ from pelton.models.rates import (
 # Up to this many draws x units the whole matrix of rates is held and ranked; past it, draws are thinned.
 EXACT_ELEMENTS = 2 * 10**7
 CHECK_DRAWS = 1000
-
-
-def _interval(probability: float) -> tuple[float, float]:
-    if not 0 < probability < 1:
-        raise ArgumentError(f"probability lies between 0 and 1, not {probability!r}; 0.94 is usual")
-    return (1 - probability) / 2, (1 + probability) / 2
 
 
 def _index(tree: xr.DataTree) -> pd.Index:
@@ -89,7 +84,7 @@ def ranking(tree: xr.DataTree, top: int = 10, probability: float = 0.94) -> pd.D
     """
     if not isinstance(top, int | np.integer) or top < 1:
         raise ArgumentError(f"top is a whole number of at least 1, not {top!r}")
-    low, high = _interval(probability)
+    low, high = central(probability)
     known = _thinned(tree)
     units, draws = known.units, known.draws
     top = min(int(top), units)
@@ -172,7 +167,7 @@ def split_budget(tree: xr.DataTree, budget: float, probability: float = 0.94) ->
     """
     if not np.isfinite(budget) or budget <= 0:
         raise ArgumentError(f"budget is a positive number, not {budget!r}")
-    low, high = _interval(probability)
+    low, high = central(probability)
     known, seed = _thinned(tree), rate_seed(tree)
     total = np.zeros(known.draws)
     for _, drawn in blocks(known, seed):
@@ -271,7 +266,7 @@ def compare(tree: xr.DataTree, first: Hashable, second: Hashable, probability: f
     >>> compare(tree, "B", "A").p_higher
     1.0
     """
-    low, high = _interval(probability)
+    low, high = central(probability)
     names = _index(tree)
     positions = []
     for name in (first, second):

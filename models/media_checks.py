@@ -9,8 +9,9 @@ import pandas as pd
 import scipy.special
 import xarray as xr
 
+from pelton.engine.arguments import central
 from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError
-from pelton.models.attribution import ends, roas
+from pelton.models.attribution import roas
 from pelton.models.response import Response, description
 
 # A between-geo standard deviation (of a logarithm or logit) past which geos are worlds of their own.
@@ -179,7 +180,7 @@ def stability(trees: Mapping[str, xr.DataTree], probability: float = 0.94) -> pd
     """
     if len(trees) < 2:
         raise ArgumentError(f"stability compares at least two trees, not {len(trees)}")
-    low, high = ends(probability)
+    low, high = central(probability)
     columns: dict[tuple[str, str], np.ndarray] = {}
     index: Any = None
     for name, tree in trees.items():
@@ -287,7 +288,7 @@ def recovery(tree: xr.DataTree, truth: Mapping[str, xr.DataArray], probability: 
     Raises:
         DataError: a variable that the tree does not have, or a cell of it without a true value.
     """
-    low, high = ends(probability)
+    low, high = central(probability)
     rows = []
     for name, values in truth.items():
         if name != "roas" and name not in tree["posterior"].to_dataset():

@@ -271,7 +271,7 @@ class Config:
             DataWarning: settings that the country mix has no use for; presets by week for other periods.
         """
         if (type or self.type) == "country_mix":
-            from pelton.models.country_mix import country_mix
+            from pelton.models.countries import country_mix
 
             unused = self.media_mix_settings
             if unused:

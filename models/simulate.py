@@ -7,6 +7,7 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
+from pelton.engine.arguments import positive, whole
 from pelton.engine.errors import ArgumentError
 from pelton.models.counts import LARGEST
 from pelton.models.simulate_media import CHANNELS, CONTROL, EVENT, Channel, SimulatedMarkets, simulate
@@ -28,21 +29,6 @@ MEDIAN_SALES = 40_000.0
 MAX_NOISE, MAX_SPREAD = 0.15, 2.0
 # A century.
 MAX_WEEKS = 5_200
-
-
-def _whole(name: str, value: Any, least: int, most: int | None = None) -> int:
-    fits = isinstance(value, int | np.integer) and not isinstance(value, bool | np.bool_) and value >= least
-    if not fits or (most is not None and value > most):
-        limits = f"of at least {least}" + ("" if most is None else f" and at most {most}")
-        raise ArgumentError(f"{name} is a whole number {limits}, not {value!r}")
-    return int(value)
-
-
-def _positive(name: str, value: Any) -> float:
-    number = isinstance(value, int | float | np.integer | np.floating) and not isinstance(value, bool)
-    if not number or not np.isfinite(value) or value <= 0:
-        raise ArgumentError(f"{name} is a positive finite number, not {value!r}")
-    return float(value)
 
 
 def simulate_stores(
@@ -83,14 +69,14 @@ def simulate_stores(
         ...
     pelton.engine.errors.ArgumentError: trials runs from its fewest to its most, not from 160 to 60
     """
-    stores = _whole("stores", stores, 1)
-    alpha, beta = _positive("alpha", alpha), _positive("beta", beta)
+    stores = whole("stores", stores, 1)
+    alpha, beta = positive("alpha", alpha), positive("beta", beta)
     if isinstance(trials, str) or not hasattr(trials, "__len__") or len(trials) != 2:
         raise ArgumentError(f"trials is a pair, the fewest and the most of a store, not {trials!r}")
-    low, high = (_whole("each end of trials", value, 0, LARGEST) for value in trials)
+    low, high = (whole("each end of trials", value, 0, LARGEST) for value in trials)
     if low > high:
         raise ArgumentError(f"trials runs from its fewest to its most, not from {low} to {high}")
-    rng = np.random.default_rng(_whole("seed", seed, 0))
+    rng = np.random.default_rng(whole("seed", seed, 0))
     rate = rng.beta(alpha, beta, stores)
     impressions = rng.integers(low, high, stores, endpoint=True)
     conversions = rng.binomial(impressions, rate)
@@ -129,7 +115,7 @@ def simulate_markets(seed: int = 0) -> SimulatedMarkets:
     {'spotify_ads': 3.0, 'meta': 5.2, 'tiktok': 5.6, 'youtube': 3.3, 'radio': 3.6, 'playlist': 14.2}
     """
     levels = {name: float(level) for name, (level, _) in MARKETS.items()}
-    rng = np.random.default_rng(_whole("seed", seed, 0))
+    rng = np.random.default_rng(whole("seed", seed, 0))
     return simulate(
         levels, [weeks for _, weeks in MARKETS.values()], CHANNELS, LAST_WEEK, l_max=12, noise=0.05, spread=1.0, rng=rng
     )
@@ -191,22 +177,22 @@ def simulate_media(
     array([10616., 13958.])
     """
     if isinstance(geos, str) or not isinstance(geos, Sequence):
-        number = _whole("geos", geos, 1)
+        number = whole("geos", geos, 1)
         geos = [f"market_{place:0{len(str(number))}d}" for place in range(1, number + 1)]
     if isinstance(channels, str) or not isinstance(channels, Sequence):
         kinds = list(CHANNELS)
-        rounds = [divmod(place, len(kinds)) for place in range(_whole("channels", channels, 1))]
+        rounds = [divmod(place, len(kinds)) for place in range(whole("channels", channels, 1))]
         channels = [kinds[kind] + (f"_{turn + 1}" if turn else "") for turn, kind in rounds]
     _check_names("geos", geos, ())
     _check_names("channels", channels, ("date", "market", "sales", CONTROL, EVENT))
     lengths = list(weeks) if isinstance(weeks, Sequence) and not isinstance(weeks, str) else [weeks] * len(geos)
     if len(lengths) != len(geos):
         raise ArgumentError(f"weeks is one number, or one for each of the {len(geos)} geos; {len(lengths)} were given")
-    lengths = [_whole(f"weeks of geo {name!r}", value, 2, MAX_WEEKS) for name, value in zip(geos, lengths, strict=True)]
+    lengths = [whole(f"weeks of geo {name!r}", value, 2, MAX_WEEKS) for name, value in zip(geos, lengths, strict=True)]
     # A window of 4 weeks is the shortest that the longest delay fits in.
-    l_max = _whole("l_max", l_max, 4)
+    l_max = whole("l_max", l_max, 4)
     noise, spread = _up_to("noise", noise, MAX_NOISE), _up_to("spread", spread, MAX_SPREAD)
-    rng = np.random.default_rng(_whole("seed", seed, 0))
+    rng = np.random.default_rng(whole("seed", seed, 0))
     levels = (MEDIAN_SALES * np.exp(0.7 * rng.standard_normal(len(geos)))).round(-2)
     return simulate(
         dict(zip(geos, levels.tolist(), strict=True)),

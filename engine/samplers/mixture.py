@@ -12,6 +12,7 @@ from jaxtyping import Array, Bool, Float, PRNGKeyArray
 from pelton.engine import mixture
 from pelton.engine.mixture import Mixture
 from pelton.engine.posterior import Hierarchy
+from pelton.engine.refine import flatten, foremost, refine
 from pelton.engine.samplers.base import Bound, BoundLogDensity, Info, Sampler
 from pelton.engine.start import Pilot, pilot
 
@@ -20,8 +21,11 @@ CANDIDATES = 192
 SHARED_CANDIDATES = 32
 # Transitions from one draw to the next.
 TRANSITIONS = 2
+# Steps of a transition near each block, and candidates of each.
+LOCAL_STEPS = 8
+LOCAL_CANDIDATES = 12
 # Scales of the candidates near the current block, in those of a component.
-SCALES = (0.05, 1.0)
+SCALES = (0.05, 3.0)
 # Members of a pilot population, and components fitted to one. Too many components are too narrow each, and the tails
 # between them thin: a component of 11 dimensions has 77 numbers, so it wants two hundred points.
 MEMBERS = 512
@@ -29,11 +33,12 @@ COMPONENTS = 3
 SHARED_COMPONENTS = 6
 # A settling population, its rounds of sweeps, candidates of each, components fitted to it, and what the pilot's keep.
 SETTLERS = 512
-SETTLING_ROUNDS = 4
-SETTLING_SWEEPS = 6
+SETTLING_ROUNDS = 3
+SETTLING_SWEEPS = 4
 FEW_CANDIDATES = 32
-SETTLED_COMPONENTS = 12
-PILOT_WEIGHT = 0.3
+CLASS_COMPONENTS = 12
+# Components of a block's proposals.
+PROPOSAL_COMPONENTS = 48
 # Starts from which a reference is made where the posterior names none, and how much broader than they it is.
 STARTS = 256
 BROADER = 1.5
@@ -87,13 +92,14 @@ def _nearby(proposal: Mixture, current: Array, key: PRNGKeyArray, count: int) ->
 
     Current block and candidates then stand in the same relation to the centre, so that each weighs its density.
     """
-    key_shape, key_scale, key_steps = jax.random.split(key, 3)
+    key_shape, key_scale, key_steps, key_axis = jax.random.split(key, 4)
     shape = jax.random.categorical(key_shape, proposal.log_weight)
     low, high = np.log(SCALES)
     scale = jnp.exp(jax.random.uniform(key_scale, (), current.dtype, low, high))
-    steps = (
-        scale * jax.random.normal(key_steps, (count + 1, current.shape[0]), current.dtype) @ proposal.factor[shape].T
-    )
+    steps = jax.random.normal(key_steps, (count + 1, current.shape[0]), current.dtype) @ proposal.factor[shape].T
+    # Half of the times along one axis: the ends of a ridge on which a coordinate hardly matters are reached so.
+    along, axis = jax.random.bernoulli(key_axis), jax.random.randint(key_axis, (), 0, current.shape[0])
+    steps = scale * jnp.where(~along | (jnp.arange(current.shape[0]) == axis), steps, 0.0)
     return current + steps[0] + steps[1:]
 
 
@@ -150,17 +156,25 @@ def _transition(
 
     def renew(index: Array, carry: tuple) -> tuple:
         blocks, likelihood, moved = carry
-        key_again, key_around, key_local = jax.random.split(jax.random.fold_in(key_each, index), 3)
+        key_again, key_local = jax.random.split(jax.random.fold_in(key_each, index))
         again = jax.vmap(prior, (0, None, None))(drawn[index], index, blocks) + gains[index]
         chosen, chance = _choose(key_again, again)
         block, own = drawn[index, chosen], values[index, chosen]
-        # Near the block: out of places that its mixture hardly reaches.
-        around = _nearby(jax.tree.map(lambda leaf: leaf[index], block_mixtures), block, key_around, count // 3)
-        found = jax.vmap(h.block_likelihood, (0, None, None))(around, index, data)
-        around, found = jnp.concatenate([block[None], around]), jnp.concatenate([own[None], found])
-        chosen, _ = _choose(key_local, jax.vmap(prior, (0, None, None))(around, index, blocks) + found)
+        proposal = jax.tree.map(lambda leaf: leaf[index], block_mixtures)
+
+        def near(at: Array, carry: tuple[Array, Array]) -> tuple[Array, Array]:
+            # Out of places that the mixture hardly reaches.
+            block, own = carry
+            key_around, key_choice = jax.random.split(jax.random.fold_in(key_local, at))
+            around = _nearby(proposal, block, key_around, LOCAL_CANDIDATES)
+            found = jax.vmap(h.block_likelihood, (0, None, None))(around, index, data)
+            around, found = jnp.concatenate([block[None], around]), jnp.concatenate([own[None], found])
+            chosen, _ = _choose(key_choice, jax.vmap(prior, (0, None, None))(around, index, blocks) + found)
+            return around[chosen], found[chosen]
+
+        block, own = jax.lax.fori_loop(0, LOCAL_STEPS, near, (block, own))
         moved = moved + chance / h.blocks
-        return blocks.at[index].set(around[chosen]), likelihood.at[index].set(found[chosen]), moved
+        return blocks.at[index].set(block), likelihood.at[index].set(own), moved
 
     carry = (blocks, likelihood, jnp.zeros((), blocks.dtype))
     blocks, likelihood, moved = jax.lax.fori_loop(0, h.blocks, renew, carry)
@@ -190,10 +204,10 @@ def _renew_shared(
 
 
 def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[tuple, Mixture, Mixture]:
-    """A population of whole states moved as the chains will be, the mixtures fitted to it again after every round.
+    """A population of whole states moved as the chains will be, the mixtures refined after every round.
 
-    The pilot's populations knew the shared coordinates from the blocks before them alone. This corrects itself: where
-    members stand still because a mixture is thin, the next one has components.
+    The pilot's populations knew the shared coordinates from the blocks before them alone; here a block's mixture is
+    fitted to what the whole posterior says of it.
 
     Returns:
         The members' shared coordinates, blocks and log-likelihoods, and the mixtures of shared coordinates and blocks.
@@ -206,16 +220,24 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
         jnp.zeros((SETTLERS, h.blocks, h.size), dtype),
         jnp.full((SETTLERS, h.blocks), -jnp.inf, dtype),
     )
-    # What the pilot found keeps a part of the proposals, so that no mode that it saw is lost.
-    from_pilot = found.blocks._replace(log_weight=found.blocks.log_weight + np.log(PILOT_WEIGHT))
+    references = found.evidence.shape[1]
+    # Every class begins with the components of its reference's population, each for several of its own.
+    classes = jax.tree.map(
+        lambda leaf: jnp.repeat(
+            leaf.reshape(h.blocks, references, COMPONENTS, *leaf.shape[2:]), CLASS_COMPONENTS // COMPONENTS, axis=2
+        ),
+        found.blocks,
+    )
+    shares = logsumexp(classes.log_weight, axis=2)
+    classes = classes._replace(log_weight=classes.log_weight - shares[:, :, None])
 
-    def with_pilot(fitted: Mixture) -> Mixture:
-        fitted = fitted._replace(log_weight=fitted.log_weight + np.log(1 - PILOT_WEIGHT))
-        return jax.tree.map(lambda a, b: jnp.concatenate([a, b], axis=1), fitted, from_pilot)
+    def proposals(classes: Mixture, shares: Array) -> Mixture:
+        return jax.vmap(lambda one, share: foremost(flatten(one, share), PROPOSAL_COMPONENTS))(classes, shares)
 
     def round_(carry: tuple, index: Array) -> tuple[tuple, None]:
-        states, shared_mixture, block_mixtures = carry
+        states, shared_mixture, classes, shares = carry
         key_sweeps, key_shared, key_blocks = jax.random.split(jax.random.fold_in(key_rounds, index), 3)
+        block_mixtures = proposals(classes, shares)
 
         def sweep(states: tuple, at: Array) -> tuple[tuple, tuple[Array, Array]]:
             keys = jax.random.split(jax.random.fold_in(key_sweeps, at), SETTLERS)
@@ -225,24 +247,20 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
             return states, states[:2]
 
         states, (shared, blocks) = jax.lax.scan(sweep, states, jnp.arange(SETTLING_SWEEPS))
+        shared = shared.reshape(SETTLING_SWEEPS * SETTLERS, h.shared)
         points = jnp.moveaxis(blocks.reshape(SETTLING_SWEEPS * SETTLERS, h.blocks, h.size), 1, 0)
-        fitted = jax.lax.map(
-            lambda each: mixture.fit(each[0], each[1], SETTLED_COMPONENTS),
-            (points, jax.random.split(key_blocks, h.blocks)),
+        classes, shares = jax.lax.map(
+            lambda each: refine(h, data, each[0], each[1], shared, each[2], each[3]),
+            (jnp.arange(h.blocks), classes, points, jax.random.split(key_blocks, h.blocks)),
         )
         if h.shared:
-            shared_mixture = mixture.fit(shared.reshape(-1, h.shared), key_shared, SHARED_COMPONENTS)
-        return (states, shared_mixture, with_pilot(fitted)), None
+            shared_mixture = mixture.fit(shared, key_shared, SHARED_COMPONENTS)
+        return (states, shared_mixture, classes, shares), None
 
-    blank = jax.tree.map(
-        lambda leaf: jnp.broadcast_to(leaf, (h.blocks, *leaf.shape)), mixture.empty(h.size, SETTLED_COMPONENTS, dtype)
+    (states, shared_mixture, classes, shares), _ = jax.lax.scan(
+        round_, (states, found.shared, classes, shares), jnp.arange(SETTLING_ROUNDS)
     )
-    # At first the pilot's mixtures alone: the others' weight is nothing.
-    first = with_pilot(blank._replace(log_weight=jnp.full_like(blank.log_weight, -100.0)))
-    (states, shared_mixture, block_mixtures), _ = jax.lax.scan(
-        round_, (states, found.shared, first), jnp.arange(SETTLING_ROUNDS)
-    )
-    return states, shared_mixture, block_mixtures
+    return states, shared_mixture, proposals(classes, shares)
 
 
 @dataclass(frozen=True)
@@ -259,11 +277,11 @@ class MixtureGibbs(Sampler):
 
     which leaves p as it is whatever the mixtures are, and crosses between modes as easily as they do, in all blocks
     together. The mixtures are fitted to populations that `engine.start.pilot` tempers from broad references to the
-    posterior, and fitted again to a population that moves as the chains will, once for all chains, before the first
-    draw; each chain takes its start among them and all its candidates from its own key. Two more steps follow: every
-    block once more among the same candidates, the conjugate shared coordinates integrated out, then among a third as
-    many near it. A posterior without a hierarchy is one block. There is no step size, and nothing diverges: where
-    a mixture fits badly, chains stand still, as their effective sample size and R-hat show.
+    posterior, and fitted again by `engine.refine` while a population moves as the chains will, once for all chains,
+    before the first draw; each chain takes its start among them and all its candidates from its own key. Two more steps
+    follow: every block once more among the same candidates, the conjugate shared coordinates integrated out, then
+    several times among a few near it. A posterior without a hierarchy is one block. There is no step size, and nothing
+    diverges: where a mixture fits badly, chains stand still, as their effective sample size and R-hat show.
 
     Source: Andrieu, Doucet & Holenstein 2010, Particle Markov chain Monte Carlo methods (iterated sampling importance
     resampling, with the choice among candidates summed out); Tjelmeland 2004.
@@ -320,7 +338,7 @@ class MixtureGibbs(Sampler):
             lp=lp,
             energy=-lp,
             acceptance_rate=moved,
-            n_steps=jnp.asarray(TRANSITIONS * h.blocks * (CANDIDATES + CANDIDATES // 3), jnp.int32),
+            n_steps=jnp.asarray(TRANSITIONS * h.blocks * (CANDIDATES + LOCAL_STEPS * LOCAL_CANDIDATES), jnp.int32),
             tree_depth=jnp.zeros((), jnp.int32),
             step_size=jnp.zeros((), lp.dtype),
             diverging=jnp.zeros((), bool),

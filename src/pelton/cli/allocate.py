@@ -9,7 +9,6 @@ import typer
 from pelton.cli import show
 
 if TYPE_CHECKING:
-    import numpy as np
     from rich.table import Table
 
     from pelton.models.allocation import Allocation
@@ -255,7 +254,7 @@ def _print(found: "Allocation", named: "Media", files: list[Path]) -> None:
     console = show.console()
     console.print(Padding(Text(sentence(found, named.target, named.period)), (0, 0, 0, 2)))
     console.print()
-    console.print(_lines(found, named.known))
+    console.print(_lines(found, len(named.known.geos) == 1))
     if len(found.table) > MAX_LINES:
         console.print(Text(f"  ... and {len(found.table) - MAX_LINES:,} more lines in {ALLOCATION}", style="dim"))
     names = {"today": "today's split", "optimum": "optimum", "proportional": "in proportion to ROAS"}
@@ -274,7 +273,7 @@ def _print(found: "Allocation", named: "Media", files: list[Path]) -> None:
     show.files(files, {name: FILES[name] for name in (ALLOCATION, PLANS)})
 
 
-def _lines(found: "Allocation", known: "Response") -> "Table":
+def _lines(found: "Allocation", one_geo: bool) -> "Table":
     """Lines with most money first: today's spend, and the budget split as today, by ROAS and at the optimum."""
     import numpy as np
 
@@ -282,8 +281,8 @@ def _lines(found: "Allocation", known: "Response") -> "Table":
     from pelton.report.wording import shorten, visible
 
     records: Any = found.table.reset_index().to_dict("records")
-    today, spend = (np.array([line[name] for line in records]) for name in ("today", "spend"))
-    splits = [today, _split(found, today), _split(found, _mean_roas(known)), spend]
+    splits = [np.array([line[name] for line in records]) for name in ("today", "as_today", "by_roas", "spend")]
+    today, spend = splits[0], splits[-1]
     order = [at for at in np.argsort(-spend, kind="stable") if spend[at] > 0 or today[at] > 0][:MAX_LINES]
     write = Ratios([0.02 * max(1e-9, *(line["marginal"] for line in records))])
     rows = []
@@ -294,28 +293,8 @@ def _lines(found: "Allocation", known: "Response") -> "Table":
         figures = [amount(float(split[at])) for split in splits]
         rows.append((*label, *figures, write(line["marginal"]), ", ".join(filter(None, marks))))
     heads = ["geo", "channel", "today", "budget as today", "by ROAS", "optimum", "next unit returns", ""]
-    start = 1 if len(known.geos) == 1 else 0
+    start = int(one_geo)
     return _table("Money by line", heads[start:], [row[start:] for row in rows])
-
-
-def _mean_roas(known: "Response") -> "np.ndarray":
-    """Of each line, in the order of an allocation's table; 0 where nothing was spent."""
-    import numpy as np
-
-    from pelton.models.attribution import roas
-
-    mean = roas(known).mean(("chain", "draw")).transpose("geo", "channel")
-    return np.maximum(np.nan_to_num(mean.to_numpy()), 0.0).ravel()
-
-
-def _split(found: "Allocation", shares: "np.ndarray") -> "np.ndarray":
-    """The budget over the lines that are not held, in proportion to shares, as the rules that an optimum is held to."""
-    import numpy as np
-
-    low, high = (found.table[name].to_numpy() for name in ("low", "high"))
-    free = (found.table["held"].to_numpy() == "") & (high > low)
-    plan, shares = np.where(free, 0.0, low), np.where(free, shares, 0.0)
-    return plan + (found.budget - plan.sum()) * shares / shares.sum() if shares.sum() > 0 else plan
 
 
 def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":

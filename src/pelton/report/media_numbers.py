@@ -8,6 +8,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
+from pelton.engine.arguments import central
 from pelton.engine.diagnostics import table
 from pelton.engine.precision import using
 from pelton.models import adstock as adstocks
@@ -16,7 +17,6 @@ from pelton.models.attribution import (
     contribution_draws,
     contribution_table,
     contributions,
-    ends,
     fit,
     response_curves,
     roas_table,
@@ -299,14 +299,14 @@ class Media:
 
 def _summary(draws: np.ndarray, axis: int) -> np.ndarray:
     """Mean and ends of the interval over draws, on a new last axis."""
-    return np.stack([draws.mean(axis=axis), *np.quantile(draws, ends(PROBABILITY), axis=axis)], axis=-1)
+    return np.stack([draws.mean(axis=axis), *np.quantile(draws, central(PROBABILITY), axis=axis)], axis=-1)
 
 
 def _middle(draws: np.ndarray | None) -> tuple[float, float, float] | None:
     """Median, low and high; None where there are no draws."""
     if draws is None:
         return None
-    middle, low, high = (float(value) for value in np.quantile(draws, [0.5, *ends(PROBABILITY)]))
+    middle, low, high = (float(value) for value in np.quantile(draws, [0.5, *central(PROBABILITY)]))
     return middle, low, high
 
 

@@ -31,12 +31,13 @@ HYPER_RATE = 10.0
 SHAPE_RATE = 0.01
 NOISE_RATE = 0.001
 HYPERS = ("car_alpha", "car_beta", "coef_lam", "sat_lam", "base_lam")
-# The references from which populations are tempered: sds of the hyperparameters' logarithms; and of a channel that acts
-# in proportion, and of one that acts as a switch, mean (beside minus the logarithm of typical media) and sd of log sat,
-# and mean and sd of log(-log car).
+# The references from which populations are tempered: sds of the hyperparameters' logarithms; mean and sd of
+# log(-log car); and of a channel that acts in proportion, and of one that acts as a switch, mean (beside minus the
+# logarithm of typical media) and sd of log sat, by which alone the two are told apart.
 SHARED_SD = (1.5, 1.5, 2.5, 2.5, 2.5)
-SMOOTH = (-0.5, 1.0, 0.0, 0.8)
-SWITCH = (6.0, 4.0, 0.7, 1.5)
+CARRYOVER = (0.4, 1.3)
+SMOOTH = (-0.5, 1.0)
+SWITCH = (6.0, 4.0)
 TARGET_ACCEPT = 0.95
 
 
@@ -182,6 +183,11 @@ def references(data: Any) -> tuple[Array, Array]:
     return data["reference_mean"], data["reference_sd"]
 
 
+def cost(data: Any) -> Array:
+    """Price of each country's likelihood [country]: its weeks."""
+    return data["weeks"]
+
+
 def start(key: PRNGKeyArray, data: Any) -> Float[Array, " dimension"]:
     """A draw from the reference where all channels act in proportion, for samplers that start from a point."""
     mean, sd = (values[-1] for values in references(data))
@@ -240,14 +246,14 @@ class CountryMix:
         typical = np.log(scale.mean())
         ones, means, sds = np.ones(channels), [], []
         for smooth in _sets(channels):
-            sat_shift, sat_sd, car_mean, car_sd = np.where(smooth[:, None], SMOOTH, SWITCH).T
+            sat_shift, sat_sd = np.where(smooth[:, None], SMOOTH, SWITCH).T
             mean = [np.array([0.0, 1.0, -typical - 0.5, -0.5, -typical / 2])]
             sd = [np.array(SHARED_SD)]
             for geo in range(len(panel.geos)):
                 log_scale = np.log(scale[geo])
                 mean += [[log_scale - 4.0, np.log(spread[geo]) - 0.7], log_scale * ones]
-                mean += [sat_shift - np.log(media[geo]), car_mean]
-                sd += [[3.0, 0.7], ones, sat_sd, car_sd]
+                mean += [sat_shift - np.log(media[geo]), CARRYOVER[0] * ones]
+                sd += [[3.0, 0.7], ones, sat_sd, CARRYOVER[1] * ones]
             means.append(np.concatenate(mean))
             sds.append(np.concatenate(sd))
         return np.stack(means), np.stack(sds)
@@ -301,6 +307,7 @@ class CountryMix:
                 block_likelihood,
                 references,
                 Conjugate(2, integrated_prior, draw_rates),
+                cost,
             ),
             attrs={"model": f"country_mix({panel!r})", "media_mix": json.dumps(self.describe())},
         )

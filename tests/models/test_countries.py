@@ -1,6 +1,5 @@
 """The country model: densities against plain loops, the plain NumPyro model and quadrature; the tree it makes."""
 
-import importlib
 import json
 import warnings
 
@@ -15,10 +14,9 @@ from scipy import integrate, stats
 import pelton
 from pelton.benchmarks.countries import COUNTRIES, DATA, load_panel, plain_model
 from pelton.engine.errors import ArgumentError, DataError
+from pelton.models import countries as module
 from pelton.models.panel import Panel
 
-# By its full name: the package may hold the function of the same name.
-module = importlib.import_module("pelton.models.country_mix")
 country_mix = module.country_mix
 
 CHANNELS = ("tv", "radio")
