@@ -21,7 +21,7 @@ from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import Report, progress
 from pelton.engine.results import Draws, build_tree
 from pelton.engine.samplers import DEFAULT, Info, Sampler, sampler_class
-from pelton.engine.samplers.base import Bound, empty_info
+from pelton.engine.samplers.base import Bound, Stepwise, empty_info
 
 type Method = Literal["threads", "vectorized"]
 
@@ -151,6 +151,85 @@ def _build_advance(programs: _Programs, warming: bool) -> Callable:
     return program
 
 
+def _build_stepwise(programs: _Programs, warming: bool) -> Callable:
+    """As `_build_advance`, for a sampler that is advanced a gradient at a time: one loop over all draws and chains.
+
+    Each pass of the loop is one gradient of every chain. A chain whose draw is ready stores it and begins the next in
+    the same pass; one that has all its draws goes on for nothing until the last has.
+    """
+    (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
+    assert isinstance(sampler, Stepwise)
+    capacity = programs.capacity
+
+    def program(
+        chain: Any, segment: Any, state: Any, seed: Any, first: Any, count: Any, data: Any
+    ) -> tuple[Any, Any, Any]:
+        def begin(chain: Any, segment: Any, state: Any, done: Any) -> Any:
+            key = jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
+            return _strong(sampler.begin(state, jax.random.fold_in(key, first + done)))
+
+        def begin_first(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any]:
+            del data
+            return begin(chain, segment, state, 0), sampler.scratch(state)
+
+        def store_of(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any]:
+            del chain, segment, data
+            position = sampler.position(state)
+            # One row more than there are draws takes what is not to be kept.
+            rows = jnp.zeros((capacity + 1, *position.shape), position.dtype)
+            return rows, empty_info(capacity + 1, position.dtype)
+
+        def tick(chain: Any, segment: Any, carry: tuple, data: Any) -> tuple:
+            state, work, scratch, done = carry
+            bound = Bound(logdensity, data, start, hierarchy)
+            work, scratch = sampler.advance(bound, state, work, scratch)
+            ready = sampler.finished(work)
+
+            def next_draw() -> tuple[Any, Any, Any, Any]:
+                drawn, info = sampler.complete(state, work)
+                if warming:
+                    drawn = sampler.adapt(drawn, info, first + done)
+                # What a chain does past its last draw leaves no trace.
+                drawn = jax.tree.map(lambda new, old: jnp.where(done < count, new, old), _strong(drawn), state)
+                return drawn, begin(chain, segment, drawn, done + 1), done + 1, info
+
+            def same_draw() -> tuple[Any, Any, Any, Any]:
+                nothing = jax.tree.map(lambda rows: rows[0], empty_info(1, work_dtype))
+                return state, work, done, nothing
+
+            work_dtype = sampler.position(state).dtype
+            drawn, work, now, info = jax.lax.cond(ready, next_draw, same_draw)
+            row = jnp.where(ready & (done < count), done, capacity)
+            return (drawn, work, scratch, now), (row, (sampler.position(drawn), info))
+
+        def over(function: Callable, axes: tuple) -> Callable:
+            return _over_batch_and_chains(function, programs, axes)
+
+        def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:
+            del chain, segment, data
+            return jax.tree.map(
+                lambda all_rows, one: jax.lax.dynamic_update_index_in_dim(all_rows, one, row, 0), store, values
+            )
+
+        work, scratch = over(begin_first, (0,))(chain, segment, state, data)
+        store = over(store_of, (0,))(chain, segment, state, data)
+        done = over(lambda c, s, d: jnp.zeros((), jnp.int32), ())(chain, segment, data)
+
+        def body(carry: tuple) -> tuple:
+            machine, store = carry
+            machine, (row, values) = over(tick, (0,))(chain, segment, machine, data)
+            return machine, over(put, (0, 0, 0))(chain, segment, store, row, values, data)
+
+        (state, *_), store = jax.lax.while_loop(
+            lambda carry: jnp.any(carry[0][3] < count), body, ((state, work, scratch, done), store)
+        )
+        axis = int(programs.vectorized) + int(programs.batched)
+        positions, infos = jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, 0, capacity, axis=axis), store)
+        return state, positions, infos
+
+    return program
+
+
 def _build_constrain(constrain: Callable, batched: bool) -> Callable:
     """(positions [all, (segment), d], data) -> variables with the same leading axes."""
 
@@ -184,7 +263,7 @@ def sample(
 
     Args:
         model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
-        sampler: a registered sampler, see `pelton.samplers()`; by default NumPyro's NUTS, or what the model asks for:
+        sampler: a registered sampler, see `pelton.samplers()`; by default "nuts", or what the model asks for:
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent.
         chains: independent chains, each from its own start.
         warmup: adapting iterations a chain; they are not draws.
@@ -454,7 +533,8 @@ class _Engine:
 
     def _advancing(self, warming: bool, chain: Any, state: Any) -> Request:
         args = (jnp.asarray(chain), self.segments, state, self.seed, np.int32(0), np.int32(0), self.data)
-        return Request(_build_advance, (self.programs, warming), args)
+        build = _build_stepwise if isinstance(self.sampler, Stepwise) else _build_advance
+        return Request(build, (self.programs, warming), args)
 
     def _initial(self, chain: Any) -> Request:
         return Request(_build_init, (self.programs,), (jnp.asarray(chain), self.segments, self.seed, self.data))

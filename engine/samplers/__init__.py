@@ -5,13 +5,14 @@ from pelton.engine.samplers.base import Info, Sampler
 
 # name: module and class, imported on first use, so that importing pelton loads no sampler library.
 REGISTRY: dict[str, tuple[str, str]] = {
+    "nuts": ("pelton.engine.samplers.nuts", "Nuts"),
     "numpyro-nuts": ("pelton.engine.samplers.numpyro_nuts", "NumpyroNuts"),
     "blackjax-nuts": ("pelton.engine.samplers.blackjax_nuts", "BlackjaxNuts"),
     "mixture": ("pelton.engine.samplers.mixture", "MixtureGibbs"),
     "grid": ("pelton.engine.samplers.grid", "Grid"),
 }
 
-DEFAULT = "numpyro-nuts"
+DEFAULT = "nuts"
 
 
 def sampler_class(name: str) -> type[Sampler]:
@@ -32,7 +33,7 @@ def samplers() -> list[str]:
     """Names of the registered samplers.
 
     >>> samplers()
-    ['blackjax-nuts', 'grid', 'mixture', 'numpyro-nuts']
+    ['blackjax-nuts', 'grid', 'mixture', 'numpyro-nuts', 'nuts']
     """
     return sorted(REGISTRY)
 

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -104,3 +105,47 @@ class Sampler(ABC):
     @abstractmethod
     def position(self, state: Any) -> Float[Array, " dimension"]:
         """The draw that a state holds."""
+
+
+class Stepwise(Sampler):
+    """A sampler whose transition is a loop of advances, each of one gradient.
+
+    The driver runs the advances of all draws in one loop, and of all vectorised chains together: a chain whose draw is
+    ready begins the next at once instead of waiting for the others.
+    """
+
+    @abstractmethod
+    def scratch(self, state: Any) -> Any:
+        """Room that advances write in; what is in it when a draw begins does not matter."""
+
+    @abstractmethod
+    def begin(self, state: Any, key: PRNGKeyArray) -> Any:
+        """A draw begun from a state; evaluates no density."""
+
+    @abstractmethod
+    def advance(self, logdensity: BoundLogDensity, state: Any, work: Any, scratch: Any) -> tuple[Any, Any]:
+        """A draw under construction, and the scratch, one gradient further."""
+
+    @abstractmethod
+    def finished(self, work: Any) -> Bool[Array, ""]:
+        """Whether the draw is ready."""
+
+    @abstractmethod
+    def complete(self, state: Any, work: Any) -> tuple[Any, Info]:
+        """The state that holds a ready draw."""
+
+    @abstractmethod
+    def adapt(self, state: Any, info: Info, index: Array) -> Any:
+        """The state after the index-th draw of the warm-up, with what was learnt from it."""
+
+    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
+        work, _ = jax.lax.while_loop(
+            lambda carry: ~self.finished(carry[0]),
+            lambda carry: self.advance(logdensity, state, *carry),
+            (self.begin(state, key), self.scratch(state)),
+        )
+        return self.complete(state, work)
+
+    def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[Any, Info]:
+        state, info = self.step(logdensity, state, key)
+        return self.adapt(state, info, index), info

@@ -51,7 +51,9 @@ PRIORS = {
 }
 
 
-@pytest.mark.parametrize("sampler", ["numpyro-nuts", pytest.param("blackjax-nuts", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "sampler", ["nuts", *(pytest.param(name, marks=pytest.mark.slow) for name in ("numpyro-nuts", "blackjax-nuts"))]
+)
 @pytest.mark.parametrize(
     "name",
     ["gamma-shapes", *(pytest.param(name, marks=pytest.mark.slow) for name in ("mean-concentration", "pareto"))],

@@ -1,0 +1,57 @@
+"""Full-length fits of other tools' example tables, by naming columns only (slow suite)."""
+
+import pandas as pd
+import pytest
+
+import pelton
+from pelton.models.attribution import fit, roas_table
+from pelton.models.media_mix import MediaMix
+from pelton.models.panel import Panel
+
+pytestmark = pytest.mark.slow
+
+
+def assert_converged(tree):
+    assert tree.attrs["status"] == "converged"
+    assert not tree["sample_stats"]["diverging"].any()
+
+
+def test_the_returns_of_the_counterfactual_columns_are_covered(cases):
+    table = pd.read_csv(cases / "pymc_marketing_roas.csv")
+    truth = {f"x{i}": (table["y"] - table[f"y0{i}"]).sum() / table[f"x{i}"].sum() for i in (1, 2)}
+    assert truth == pytest.approx({"x1": 93.4, "x2": 171.4}, abs=0.05)
+    # z moves both media and target, so it has to be known.
+    panel = Panel.from_frame(table, time="date", target="y", media=["x1", "x2"], controls=["z"])
+    tree = pelton.sample(MediaMix(panel, trend="linear", seasonality=2), seed=1, progress=False)
+    assert_converged(tree)
+    returns = roas_table(tree).query("geo == 'all'").set_index("channel")
+    for channel, value in truth.items():
+        assert returns["roas_low"][channel] < value < returns["roas_high"][channel]
+
+
+def test_two_geos(cases):
+    table = pd.read_csv(cases / "pymc_marketing_two_geos.csv")
+    panel = Panel.from_frame(
+        table, time="date", geo="geo", target="y", media=["x1", "x2"], events=["event_1", "event_2"]
+    )
+    tree = pelton.sample(MediaMix(panel, trend="linear", seasonality=2), seed=1, progress=False)
+    assert_converged(tree)
+    assert (fit(tree).geos["r2"] > 0.8).all()
+
+
+def test_meridian(cases):
+    table = pd.read_csv(cases / "meridian_geo_media.csv")
+    channels = [f"Channel{i}" for i in range(4)]
+    panel = Panel.from_frame(
+        table,
+        time="time",
+        geo="geo",
+        target="conversions",
+        media=[f"{channel}_impression" for channel in channels],
+        spend=[f"{channel}_spend" for channel in channels],
+        controls=["competitor_activity_score_control", "sentiment_score_control"],
+        population="population",
+    )
+    tree = pelton.sample(MediaMix(panel), seed=1, progress=False)
+    assert_converged(tree)
+    assert (fit(tree).geos["r2"] > 0.5).all()
