@@ -62,6 +62,7 @@ def fit(seed: int, pooling: str = "hierarchical", **settings: Any) -> tuple[xr.D
     return tree, {
         "seed": seed,
         "pooling": pooling,
+        "sampler": str(tree.attrs["sampler"]),
         "seconds": round(seconds, 1),
         "rhat": round(float(tree.attrs["worst_rhat"]), 4),
         "ess_bulk": round(float(tree.attrs["least_ess_bulk"]), 1),

@@ -1,12 +1,10 @@
 """How far each geo's parameters are centred, from how much its own data say of them."""
 
-import functools
 from typing import Any
 
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array
 
 from pelton.models.media_model import Structure, coefficients_at, response
 from pelton.models.pooling import Parameter
@@ -62,32 +60,15 @@ def _spread(parameter: Parameter, data: Any) -> np.ndarray:
 
 
 def _jacobian(structure: Structure, data: Any) -> dict[str, np.ndarray]:
-    """Derivative of the mean by each parameter's unconstrained value, at the prior's middle [geo, time, column]."""
-    number = {name: i for i, name in enumerate(structure.channels)}
-    used = {name: data[name] for name in ("media", "inside", "start", "spent", "typical_spend")}
-    found = {
-        one.name: np.asarray(value, np.float64)[..., [number[column] for column in one.columns]]
-        for one, value in zip((*structure.media, structure.effect), _derivatives(structure, used), strict=True)
-    }
-    at = 0
-    for parameter in structure.baseline:
-        size = len(parameter.columns)
-        found[parameter.name] = np.asarray(data["design"])[..., at : at + size]
-        at += size
-    return found
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _derivatives(structure: Structure, data: Any) -> list[Array]:
-    """Derivative of each channel's effect by each media parameter and the effect [geo, time, channel].
+    """Derivative of the mean by each parameter's unconstrained value, at the middle of the prior [geo, time, column].
 
     A parameter of one geo and channel moves the response of that geo and channel alone, so that one forward derivative
     a parameter gives all of its columns.
     """
-    parameters = (*structure.media, structure.effect)
+    names = (*structure.media, structure.effect)
 
-    def by_channel(unconstrained: Any) -> Array:
-        values = {one.name: one.prior.constrain(unconstrained[one.name]) for one in parameters}
+    def by_channel(unconstrained: Any, data: Any) -> Any:
+        values = {one.name: one.prior.constrain(unconstrained[one.name]) for one in names}
         computed: list[Any] = [
             response(structure, group, media, values)
             for group, media in zip(structure.groups, data["media"], strict=True)
@@ -97,8 +78,26 @@ def _derivatives(structure: Structure, data: Any) -> list[Array]:
         order = np.argsort([channel for group in structure.groups for channel in group.channels])
         return jnp.concatenate(pieces, axis=-1)[..., order]
 
-    shapes = {one.name: (structure.geos, len(one.columns)) for one in parameters}
-    middle = {name: jnp.broadcast_to(data["start"][name][0], shape) for name, shape in shapes.items()}
-    still = jax.tree.map(jnp.zeros_like, middle)
-    along = [still | {one.name: jnp.ones_like(middle[one.name])} for one in parameters]
-    return [jax.jvp(by_channel, (middle,), (direction,))[1] for direction in along]
+    @jax.jit
+    def derivatives(data: Any) -> Any:
+        middle = {
+            one.name: jnp.broadcast_to(data["start"][one.name][0], (structure.geos, len(one.columns))) for one in names
+        }
+        zero = jax.tree.map(jnp.zeros_like, middle)
+        return {
+            one.name: jax.jvp(
+                lambda at: by_channel(at, data), (middle,), (zero | {one.name: jnp.ones_like(middle[one.name])},)
+            )[1]
+            for one in names
+        }
+
+    number = {name: i for i, name in enumerate(structure.channels)}
+    used = {name: data[name] for name in ("media", "inside", "start", "spent", "typical_spend")}
+    found = {name: np.asarray(value, np.float64) for name, value in derivatives(used).items()}
+    shares = {one.name: found[one.name][..., [number[column] for column in one.columns]] for one in names}
+    at = 0
+    for parameter in structure.baseline:
+        size = len(parameter.columns)
+        shares[parameter.name] = np.asarray(data["design"])[..., at : at + size]
+        at += size
+    return shares

@@ -21,11 +21,6 @@ from pelton.models.media_groups import add_group
 from pelton.models.panel import Panel
 
 LAGS = 21
-CAUTION = (
-    "this posterior has several modes (channels that act as switches), and a run can give them wrong weights while "
-    "R-hat and effective sample sizes look well, since its chains share one pilot: fit it with several seeds, and "
-    "trust only what they agree on"
-)
 # Rates of the exponential priors, as the model was published.
 HYPER_RATE = 10.0
 SHAPE_RATE = 0.01
@@ -333,8 +328,7 @@ class CountryMix:
         }
 
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
-        """Adds the groups asked for, and says what R-hat cannot."""
-        tree.attrs["caution"] = CAUTION
+        """Adds the groups asked for."""
         for name in groups:
             add_group(tree, name, cast("Any", self), seed)
         return tree

@@ -3,7 +3,6 @@
 # NumPyro's base class takes more optional arguments than its own subclasses do.
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false
 
-import functools
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
@@ -194,10 +193,14 @@ def middle_and_spread(parameters: Sequence[Parameter]) -> dict[str, tuple[np.nda
     >>> middle.round(2), spread.round(2)
     (array([1.]), array([0.48]))
     """
-    # Fine near 0, and reaching 10^5.
     grid = np.sinh(np.linspace(-12.2, 12.2, 8001))
+
+    @jax.jit
+    def densities() -> dict[str, Array]:
+        return {parameter.name: parameter.prior.log_prob(jnp.asarray(grid)[:, None]) for parameter in parameters}
+
     found = {}
-    for name, value in _densities(tuple(parameters), grid[:, None]).items():
+    for name, value in densities().items():
         density = np.nan_to_num(np.asarray(value, np.float64), nan=-np.inf)
         weight = np.exp(density - density.max(axis=0)) * np.gradient(grid)[:, None]
         below = np.cumsum(weight, axis=0) / weight.sum(axis=0)
@@ -205,8 +208,3 @@ def middle_and_spread(parameters: Sequence[Parameter]) -> dict[str, tuple[np.nda
         low, middle, high = np.array(quantiles)
         found[name] = middle, np.maximum((high - low) / 2, 1e-3)
     return found
-
-
-@functools.partial(jax.jit, static_argnums=0)
-def _densities(parameters: tuple[Parameter, ...], grid: ArrayLike) -> dict[str, Array]:
-    return {parameter.name: parameter.prior.log_prob(jnp.asarray(grid)) for parameter in parameters}

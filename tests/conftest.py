@@ -26,3 +26,12 @@ def cases() -> Path:
     if not CASES.is_dir():
         pytest.skip(f"the reference cases are not at {CASES}")
     return CASES
+
+
+@pytest.fixture(scope="module", autouse=True)
+def _forget_programs():
+    """Compiled programs of a module go with it: those of the whole suite take gigabytes."""
+    yield
+    import jax
+
+    jax.clear_caches()

@@ -207,7 +207,8 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
     """A population of whole states moved as the chains will be, the mixtures refined after every round.
 
     The pilot's populations knew the shared coordinates from the blocks before them alone; here a block's mixture is
-    fitted to what the whole posterior says of it.
+    fitted to what the whole posterior says of it. Without shared coordinates the pilot knew that already, and one round
+    serves.
 
     Returns:
         The members' shared coordinates, blocks and log-likelihoods, and the mixtures of shared coordinates and blocks.
@@ -258,7 +259,7 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
         return (states, shared_mixture, classes, shares), None
 
     (states, shared_mixture, classes, shares), _ = jax.lax.scan(
-        round_, (states, found.shared, classes, shares), jnp.arange(SETTLING_ROUNDS)
+        round_, (states, found.shared, classes, shares), jnp.arange(SETTLING_ROUNDS if h.shared else 1)
     )
     return states, shared_mixture, proposals(classes, shares)
 

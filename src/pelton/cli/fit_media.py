@@ -69,8 +69,6 @@ def fit_media(
         # Asked for by name, a group that the model lacks is an error; the usual one is for the pictures.
         groups = settings.pop("groups", [group for group in ("prior",) if group in mix.extra_groups])
         tree = sample(mix, groups=groups, progress=False if quiet else None, **settings)
-        if "caution" in tree.attrs:
-            notes.append(str(tree.attrs["caution"]))
         media = Media.of(tree)
         files = write_media_report(media, out, notes=notes, source=name)
         files.append(_save_config(described, given, out))
