@@ -149,7 +149,7 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
     if diverging and not _has_trajectories(stats):
         found.append(
             "the posterior does not fit the grid: more than a millionth of it lies in the outermost cells; use the "
-            "sampler 'nuts'"
+            "sampler 'numpyro-nuts'"
         )
     elif diverging:
         found.append(

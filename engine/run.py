@@ -263,7 +263,7 @@ def sample(
 
     Args:
         model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
-        sampler: a registered sampler, see `pelton.samplers()`; by default "nuts", or what the model asks for:
+        sampler: a registered sampler, see `pelton.samplers()`; by default NumPyro's NUTS, or what the model asks for:
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent.
         chains: independent chains, each from its own start.
         warmup: adapting iterations a chain; they are not draws.

@@ -12,7 +12,8 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "grid": ("pelton.engine.samplers.grid", "Grid"),
 }
 
-DEFAULT = "nuts"
+# Until `nuts` is the faster on the eight markets too (docs/benchmarks-nuts.md).
+DEFAULT = "numpyro-nuts"
 
 
 def sampler_class(name: str) -> type[Sampler]:
