@@ -12,10 +12,10 @@ import pelton
 from pelton.benchmarks import record
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.posterior import Posterior
+from pelton.engine.run import CHUNK_DRAWS
 
 RESULTS = record.CHECKOUT / "benchmarks" / "results" / "nuts.jsonl"
 SAMPLERS = ("nuts", "numpyro-nuts", "blackjax-nuts")
-CHUNK = 250
 
 
 def targets() -> dict[str, Posterior]:
@@ -31,7 +31,7 @@ def targets() -> dict[str, Posterior]:
     }
 
 
-def waste(steps: np.ndarray, chunk: int = CHUNK) -> dict[str, float]:
+def waste(steps: np.ndarray, chunk: int = CHUNK_DRAWS) -> dict[str, float]:
     """Gradients computed over gradients used by draws, of vectorised chains with steps [chain, draw].
 
     In lock step every draw costs each chain the longest tree of all; as a state machine a chunk of draws costs each

@@ -11,7 +11,7 @@ from jaxtyping import Array, Float, PRNGKeyArray
 from pelton.engine import mixture
 from pelton.engine.mixture import Mixture
 from pelton.engine.posterior import Hierarchy
-from pelton.engine.start import classify
+from pelton.engine.start import LEAST_WEIGHT, classify, resample
 
 # Draws from the mixture of each class; shared coordinates at which they are weighed.
 DRAWS = 4096
@@ -29,9 +29,6 @@ MOVES = 20
 WIDE = 3.0
 # Classes of a smaller share are left as they are.
 LEAST_SHARE = 1e-4
-# Share of a block's mixture that the other classes have between them at the least, in equal parts: proposals that visit
-# a rare mode too often cost little, ones that visit it too seldom leave chains stuck in it.
-LEAST_WEIGHT = 0.25
 
 
 def flatten(classes: Mixture, log_shares: Float[Array, " class"]) -> Mixture:
@@ -95,13 +92,6 @@ def _moved(target: _Marginal, index: Array, proposal: Mixture, points: Array, ke
         return jnp.where(keep[:, None], proposed, points), jnp.where(keep, new, value)
 
     return jax.lax.fori_loop(0, MOVES, move, (points, target.logpdf(points, index)))[0]
-
-
-def _resample(weights: Array, key: PRNGKeyArray, count: int) -> Array:
-    """Indices in proportion to the weights (systematic resampling)."""
-    total = jnp.cumsum(weights)
-    points = (jnp.arange(count) + jax.random.uniform(key, (), weights.dtype)) / count
-    return jnp.minimum(jnp.searchsorted(total / total[-1], points), weights.shape[0] - 1)
 
 
 def _share_out(weights: Array) -> Array:
@@ -170,7 +160,7 @@ def refine(
         known = jnp.where(jnp.sum(known) >= LEAST_SETTLED, _share_out(known), 0.0)
 
         def again() -> Mixture:
-            chosen = _resample(jnp.concatenate([_share_out(own), known]), key_points, POINTS)
+            chosen = resample(jnp.concatenate([_share_out(own), known]), key_points, POINTS)
             points = _moved(target, index, old, both[chosen], key_moves)
             fitted = mixture.fit(points, key_em, old.log_weight.shape[0])
             fine = jnp.all(jnp.isfinite(fitted.inverse))

@@ -51,6 +51,21 @@ def _key(seed: Any, chain: Any) -> Any:
     return jax.random.fold_in(jax.random.wrap_key_data(seed), chain)
 
 
+def _phase_key(seed: Any, chain: Any, segment: Any, warming: bool) -> Any:
+    """Warm-up and sampling take their randomness from keys apart from one another and from the start's."""
+    return jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
+
+
+def _room(position: Any, rows: int) -> tuple[Any, Info]:
+    """Room for that many draws like the position, and for their reports."""
+    return jnp.zeros((rows, *position.shape), position.dtype), empty_info(rows, position.dtype)
+
+
+def _stored(store: Any, row: Any, values: Any) -> Any:
+    """The store with the values in one row."""
+    return jax.tree.map(lambda rows, one: jax.lax.dynamic_update_index_in_dim(rows, one, row, 0), store, values)
+
+
 def _strong(tree: Any) -> Any:
     """Leaves without JAX's weak types, so that a state looks the same to the next program as to the last."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
@@ -114,8 +129,7 @@ def _build_advance(programs: _Programs, warming: bool) -> Callable:
     ) -> tuple[Any, Any, Any]:
         bound = Bound(logdensity, data, start, hierarchy)
 
-        # Warm-up and sampling take their randomness from keys apart from one another and from the start's.
-        key = jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
+        key = _phase_key(seed, chain, segment, warming)
 
         def iterate(index: Any, state: Any) -> tuple[Any, Info]:
             step_key = jax.random.fold_in(key, index)
@@ -123,21 +137,13 @@ def _build_advance(programs: _Programs, warming: bool) -> Callable:
                 return sampler.warmup(bound, state, step_key, index)
             return sampler.step(bound, state, step_key)
 
-        position = sampler.position(state)
-        store = (
-            jnp.zeros((programs.capacity, *position.shape), position.dtype),
-            empty_info(programs.capacity, position.dtype),
-        )
+        store = _room(sampler.position(state), programs.capacity)
 
         def body(offset: Any, carry: tuple) -> tuple:
             state, store = carry
             state, info = iterate(first + offset, state)
             state = _strong(state)
-            row = (sampler.position(state), info)
-            store = jax.tree.map(
-                lambda all_rows, one: jax.lax.dynamic_update_index_in_dim(all_rows, one, offset, 0), store, row
-            )
-            return state, store
+            return state, _stored(store, offset, (sampler.position(state), info))
 
         state, (positions, infos) = jax.lax.fori_loop(0, count, body, (state, store))
         return state, positions, infos
@@ -165,7 +171,7 @@ def _build_stepwise(programs: _Programs, warming: bool) -> Callable:
         chain: Any, segment: Any, state: Any, seed: Any, first: Any, count: Any, data: Any
     ) -> tuple[Any, Any, Any]:
         def begin(chain: Any, segment: Any, state: Any, done: Any) -> Any:
-            key = jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
+            key = _phase_key(seed, chain, segment, warming)
             return _strong(sampler.begin(state, jax.random.fold_in(key, first + done)))
 
         def begin_first(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any]:
@@ -174,10 +180,8 @@ def _build_stepwise(programs: _Programs, warming: bool) -> Callable:
 
         def store_of(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any]:
             del chain, segment, data
-            position = sampler.position(state)
             # One row more than there are draws takes what is not to be kept.
-            rows = jnp.zeros((capacity + 1, *position.shape), position.dtype)
-            return rows, empty_info(capacity + 1, position.dtype)
+            return _room(sampler.position(state), capacity + 1)
 
         def tick(chain: Any, segment: Any, carry: tuple, data: Any) -> tuple:
             state, work, scratch, done = carry
@@ -207,9 +211,7 @@ def _build_stepwise(programs: _Programs, warming: bool) -> Callable:
 
         def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:
             del chain, segment, data
-            return jax.tree.map(
-                lambda all_rows, one: jax.lax.dynamic_update_index_in_dim(all_rows, one, row, 0), store, values
-            )
+            return _stored(store, row, values)
 
         work, scratch = over(begin_first, (0,))(chain, segment, state, data)
         store = over(store_of, (0,))(chain, segment, state, data)

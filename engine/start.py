@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 from jax.scipy.special import logsumexp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pelton.engine import mixture
 from pelton.engine.mixture import Mixture
@@ -43,7 +43,9 @@ class Pilot(NamedTuple):
 
     Attributes:
         shared: mixture of the shared coordinates, from all blocks.
-        blocks: mixtures of the blocks, stacked [block, ...], each from that block and those before it.
+        classes: mixtures of the blocks, each from that block and those before it, one for each reference from which a
+            population rose; stacked [block, reference, component, ...], weights summing to one in each.
+        log_shares: logarithms of the references' shares of a block's mixture [block, reference].
         shared_members: [member, shared].
         block_members: [block, member, size].
         evidence: log evidence of each block where each reference is the greatest, given the blocks before it
@@ -52,7 +54,8 @@ class Pilot(NamedTuple):
     """
 
     shared: Mixture
-    blocks: Mixture
+    classes: Mixture
+    log_shares: Float[Array, "block reference"]
     shared_members: Float[Array, "member shared"]
     block_members: Float[Array, "block member size"]
     evidence: Float[Array, "block reference"]
@@ -174,11 +177,16 @@ def _next_power(gain: Array, power: Array) -> Array:
     return jnp.where(share(whole) >= LEAST_SHARE, 1.0, power + low)
 
 
-def _resample(members: Members, weights: Array, key: PRNGKeyArray) -> Members:
-    """As many members as before, each in proportion to its weight (systematic resampling)."""
-    size = weights.shape[0]
-    points = (jnp.arange(size) + jax.random.uniform(key, (), weights.dtype)) / size
-    chosen = jnp.minimum(jnp.searchsorted(jnp.cumsum(weights), points), size - 1)
+def resample(weights: Float[Array, " point"], key: PRNGKeyArray, count: int) -> Int[Array, " count"]:
+    """Indices in proportion to the weights (systematic resampling)."""
+    total = jnp.cumsum(weights)
+    points = (jnp.arange(count) + jax.random.uniform(key, (), weights.dtype)) / count
+    return jnp.minimum(jnp.searchsorted(total / total[-1], points), weights.shape[0] - 1)
+
+
+def _chosen(members: Members, weights: Array, key: PRNGKeyArray) -> Members:
+    """As many members as before, each in proportion to its weight."""
+    chosen = resample(weights, key, weights.shape[0])
     return jax.tree.map(lambda leaf: leaf[chosen], members)
 
 
@@ -202,7 +210,7 @@ def _take_in(phase: _Phase, key: PRNGKeyArray, size: int, components: int) -> _P
         members = state.members
         gain = members.high - members.low
         higher = _next_power(gain, state.power)
-        members = _resample(members, jax.nn.softmax((higher - state.power) * gain), key)
+        members = _chosen(members, jax.nn.softmax((higher - state.power) * gain), key)
         done = (higher >= 1) | (state.rises + 1 == MOST_RISES)
         return state._replace(
             members=members,
@@ -297,24 +305,19 @@ def pilot(
 
         # One after the other, so that a population's loop is compiled once and ends when it is done.
         found = jax.lax.map(from_reference, jnp.arange(references))
-        evidence = found.evidence
-        share = jax.nn.softmax(evidence)
+        share = jax.nn.softmax(found.evidence)
         members = jax.tree.map(lambda leaf: leaf.reshape(references * size, *leaf.shape[2:]), found.members)
-        members = _resample(members, jnp.repeat(share / size, size), key_choose)
+        members = _chosen(members, jnp.repeat(share / size, size), key_choose)
         floored = jnp.maximum(share, LEAST_WEIGHT / references)
-        weight = found.fitted.log_weight + jnp.log(floored / jnp.sum(floored))[:, None]
-        fitted = jax.tree.map(
-            lambda leaf: leaf.reshape(references * components, *leaf.shape[2:]),
-            found.fitted._replace(log_weight=weight),
-        )
         if hierarchy.shared:
             earlier = mixture.fit(members.shared, key_fit, shared_components)
-        return (earlier, members.shared), (fitted, members.block, evidence, found.rises)
+        log_shares = jnp.log(floored / jnp.sum(floored))
+        return (earlier, members.shared), (found.fitted, log_shares, members.block, found.evidence, found.rises)
 
     start = (
         mixture.empty(hierarchy.shared, shared_components, dtype),
         jnp.zeros((references * size, hierarchy.shared), dtype),
     )
     (shared, shared_members), found = jax.lax.scan(phase, start, jnp.arange(hierarchy.blocks))
-    blocks, block_members, evidence, rises = found
-    return Pilot(shared, blocks, shared_members, block_members, evidence, rises)
+    classes, log_shares, block_members, evidence, rises = found
+    return Pilot(shared, classes, log_shares, shared_members, block_members, evidence, rises)

@@ -10,6 +10,9 @@ from jaxtyping import Array, Float, Int
 # Share of the warm-up in which windows are short and trees shallow, and share at its end that leaves the metric alone.
 EARLY, FINAL = 0.3, 0.15
 EARLY_WINDOW, WINDOW = 10, 80
+# While the metric is unknown the step is far too small for the widest direction, and full trees would spend most of a
+# warm-up's gradients on the first draws.
+EARLY_DEPTH = 7
 # Draws before an estimate is used at all, and weight of the prior that coordinates are uncorrelated, in draws.
 LEAST_DRAWS = 3
 SHRINK = 5.0

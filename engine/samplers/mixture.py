@@ -221,16 +221,10 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
         jnp.zeros((SETTLERS, h.blocks, h.size), dtype),
         jnp.full((SETTLERS, h.blocks), -jnp.inf, dtype),
     )
-    references = found.evidence.shape[1]
     # Every class begins with the components of its reference's population, each for several of its own.
-    classes = jax.tree.map(
-        lambda leaf: jnp.repeat(
-            leaf.reshape(h.blocks, references, COMPONENTS, *leaf.shape[2:]), CLASS_COMPONENTS // COMPONENTS, axis=2
-        ),
-        found.blocks,
-    )
-    shares = logsumexp(classes.log_weight, axis=2)
-    classes = classes._replace(log_weight=classes.log_weight - shares[:, :, None])
+    several = CLASS_COMPONENTS // COMPONENTS
+    classes = jax.tree.map(lambda leaf: jnp.repeat(leaf, several, axis=2), found.classes)
+    classes = classes._replace(log_weight=classes.log_weight - np.log(several))
 
     def proposals(classes: Mixture, shares: Array) -> Mixture:
         return jax.vmap(lambda one, share: foremost(flatten(one, share), PROPOSAL_COMPONENTS))(classes, shares)
@@ -259,7 +253,7 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
         return (states, shared_mixture, classes, shares), None
 
     (states, shared_mixture, classes, shares), _ = jax.lax.scan(
-        round_, (states, found.shared, classes, shares), jnp.arange(SETTLING_ROUNDS if h.shared else 1)
+        round_, (states, found.shared, classes, found.log_shares), jnp.arange(SETTLING_ROUNDS if h.shared else 1)
     )
     return states, shared_mixture, proposals(classes, shares)
 

@@ -10,10 +10,7 @@ from numpyro.infer import NUTS
 from numpyro.infer.hmc import HMCState
 
 from pelton.engine.samplers.base import BoundLogDensity, Info, Sampler
-
-# Until the metric has been learnt the step is far too small for the widest direction, and trees of full depth would
-# spend most of a run's gradients on the first hundred iterations.
-WARMUP_TREE_DEPTH = 7
+from pelton.engine.warmup import EARLY_DEPTH
 
 
 @dataclass(frozen=True)
@@ -24,7 +21,7 @@ class NumpyroNuts(Sampler):
     adapts_in_step: ClassVar[bool] = True
 
     def _kernel(self, logdensity: BoundLogDensity) -> NUTS:
-        depths: Any = (min(self.max_tree_depth, WARMUP_TREE_DEPTH), self.max_tree_depth)
+        depths: Any = (min(self.max_tree_depth, EARLY_DEPTH), self.max_tree_depth)
         return NUTS(
             potential_fn=lambda position: -logdensity(position),
             target_accept_prob=self.target_accept,

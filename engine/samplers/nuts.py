@@ -8,13 +8,10 @@ import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pelton.engine.samplers.base import BoundLogDensity, Info, Stepwise
-from pelton.engine.warmup import FIRST_STEP, Adaptation, Metric, identity, schedule
+from pelton.engine.warmup import EARLY_DEPTH, FIRST_STEP, Adaptation, Metric, identity, schedule
 
 # A trajectory whose energy is further than this above its start's has left the region that matters.
 MOST_ENERGY_ERROR = 1000.0
-# While the metric is unknown the step is far too small for the widest direction, and full trees would spend most of a
-# warm-up's gradients on the first draws.
-EARLY_DEPTH = 7
 
 
 class State(NamedTuple):

@@ -66,3 +66,21 @@ def same(first, second):
             assert a.dtype == b.dtype, field.name
         else:
             assert a == b, field.name
+
+
+def meridian(cases):
+    """Meridian's example: its table, and the panel that naming the columns makes of it."""
+    frame = pd.read_csv(cases / "meridian_geo_media.csv")
+    channels = [f"Channel{number}" for number in range(4)]
+    panel = Panel.from_frame(
+        frame,
+        time="time",
+        geo="geo",
+        target="conversions",
+        media=[f"{name}_impression" for name in channels],
+        spend={name: f"{name}_spend" for name in channels},
+        channels=channels,
+        controls=["competitor_activity_score_control", "sentiment_score_control"],
+        population="population",
+    )
+    return frame, panel

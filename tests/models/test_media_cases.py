@@ -7,6 +7,7 @@ import pelton
 from pelton.models.attribution import fit, roas_table
 from pelton.models.media_mix import MediaMix
 from pelton.models.panel import Panel
+from tests.models.panels import meridian
 
 pytestmark = pytest.mark.slow
 
@@ -40,18 +41,7 @@ def test_two_geos(cases):
 
 
 def test_meridian(cases):
-    table = pd.read_csv(cases / "meridian_geo_media.csv")
-    channels = [f"Channel{i}" for i in range(4)]
-    panel = Panel.from_frame(
-        table,
-        time="time",
-        geo="geo",
-        target="conversions",
-        media=[f"{channel}_impression" for channel in channels],
-        spend=[f"{channel}_spend" for channel in channels],
-        controls=["competitor_activity_score_control", "sentiment_score_control"],
-        population="population",
-    )
+    _, panel = meridian(cases)
     tree = pelton.sample(MediaMix(panel), seed=1, progress=False)
     assert_converged(tree)
     assert (fit(tree).geos["r2"] > 0.5).all()

@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from pelton.engine.errors import ArgumentError, DataWarning, UnknownNameError
 from pelton.models.panel import Panel
 from pelton.models.panel_calendar import FREQUENCIES, Calendar
-from tests.models.panels import ragged, read, refused, same, table
+from tests.models.panels import meridian, ragged, read, refused, same, table
 
 # The example tables, by naming columns only.
 
@@ -35,19 +35,7 @@ def test_countries(cases):
 
 
 def test_meridian(cases):
-    frame = pd.read_csv(cases / "meridian_geo_media.csv")
-    channels = [f"Channel{number}" for number in range(4)]
-    panel = Panel.from_frame(
-        frame,
-        time="time",
-        geo="geo",
-        target="conversions",
-        media=[f"{name}_impression" for name in channels],
-        spend={name: f"{name}_spend" for name in channels},
-        channels=channels,
-        controls=["competitor_activity_score_control", "sentiment_score_control"],
-        population="population",
-    )
+    frame, panel = meridian(cases)
     assert panel.media.shape == (20, 156, 4)
     assert (panel.frequency, panel.has_spend) == ("W-MON", True)
     assert panel.observed.all()
