@@ -265,14 +265,14 @@ def sample(
 
     Args:
         model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
-        sampler: a registered sampler, see `pelton.samplers()`; by default NumPyro's NUTS, or what the model asks for:
+        sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent.
         chains: independent chains, each from its own start.
         warmup: adapting iterations a chain; they are not draws.
         draws: draws a chain.
         seed: of the run's randomness; the same seed, device, versions and precision give the same draws.
         target_accept: mean acceptance probability that the step size is adapted to, between 0 and 1; by default 0.8,
-            or what the model asks for.
+            or what the model asks for of samplers that take the same step everywhere.
         max_tree_depth: limit on a trajectory's doublings.
         dense: whether the metric is dense; by default it is up to 20 dimensions.
         precision: "float32", "float64", or None for float64 on a CPU and float32 on an accelerator. It holds for the
@@ -316,7 +316,8 @@ def sample(
     if sampler is None:
         sampler = posterior.sampler or DEFAULT
     if target_accept is None:
-        target_accept = DEFAULT_TARGET_ACCEPT if posterior.target_accept is None else posterior.target_accept
+        asked = None if sampler_class(sampler).local_steps else posterior.target_accept
+        target_accept = DEFAULT_TARGET_ACCEPT if asked is None else asked
     with using(run_precision):
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, chains, draws), "conjugate"

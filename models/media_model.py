@@ -16,7 +16,7 @@ from pelton.kernels.media import geometric_hill
 from pelton.kernels.random_effects import draw_effects, log_marginal
 from pelton.models.adstock import Adstock
 from pelton.models.baseline import Trend
-from pelton.models.pooling import Parameter
+from pelton.models.pooling import Parameter, Spreads
 from pelton.models.saturation import Saturation
 
 type Values = dict[str, Array]
@@ -287,7 +287,10 @@ def start(key: PRNGKeyArray, structure: Structure, data: Any) -> dict[str, Array
             continue
         log_sd: Any = 0.0
         if parameter.pooling == "hierarchical":
-            log_sd = found[f"{name}_log_sd"] = around(f"{name}_sd", (columns,), 4 * index + 1)
+            by = 0.5 * jax.random.uniform(jax.random.fold_in(key, 4 * index + 1), (columns,), minval=-1.0)
+            prior = Spreads(parameter.sd_priors)
+            bent = found[f"{name}_bent_sd"] = prior.around(*data["start"][f"{name}_sd"], by)
+            log_sd = prior.log(bent)
         if parameter in structure.collapsed:
             continue
         location = found[f"{name}_location"] = around(name, (columns,), 4 * index)

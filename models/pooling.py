@@ -21,6 +21,7 @@ from pelton.models.distributions import identity
 
 type Pooling = Literal["hierarchical", "pooled", "unpooled"]
 
+NEWTON_STEPS = 12
 POOLINGS: tuple[Pooling, ...] = ("hierarchical", "pooled", "unpooled")
 
 
@@ -73,6 +74,64 @@ class Unconstrained(dist.Distribution):
             for one, prior in zip(keys, self.priors, strict=True)
         ]
         return jnp.stack(draws, axis=-1)
+
+
+class Spreads(Unconstrained):
+    """Independent priors of standard deviations, one a column, written for coordinates u without long tails:
+
+        log x = log E[x] + u q(u) / 2 - log q(u),   q(u) = (sqrt(u^2 + 4) - u) / 2 = d log x / du
+
+    Data that leave an sd free to be 0 give its logarithm an endless tail, which a sampler crosses slowly, and the sd
+    itself a wall. Here x falls as exp(-u^2 / 2) on the left and grows as u on the right, so that u is nearly normal
+    where x is half-normal. A column whose prior has a heavier tail than an exponential's keeps its logarithm.
+    """
+
+    def log_prob(self, value: Array) -> Array:
+        return self._by_family(value, _spread_log_prob)
+
+    def log(self, value: Array) -> Array:
+        """log x."""
+        return self._by_family(value, lambda family, u: _bent(family, u)[0] if _is_light(family) else u)
+
+    def constrain(self, value: Array) -> Array:
+        return jnp.exp(self.log(value))
+
+    def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
+        log_x = super().sample(key, sample_shape)
+        light = np.array([_is_light(prior) for prior in self.priors])
+        # log x is concave in u, so Newton's method from the left never passes the root.
+        u = -1 - jnp.sqrt(2 * jnp.maximum(-(log_x - self.log(jnp.zeros_like(log_x))), 0.0))
+        for _ in range(NEWTON_STEPS):
+            slope = self._by_family(u, lambda family, at: jnp.exp(_bent(family, at)[1]) if _is_light(family) else at)
+            u = u + (log_x - self.log(u)) / jnp.where(light, slope, 1.0)
+        return jnp.where(light, u, log_x)
+
+    def around(self, middle: ArrayLike, spread: ArrayLike, by: Array) -> Array:
+        """Coordinates so many spreads from the middle; middle and spread are those of log x."""
+        light = np.array([_is_light(prior) for prior in self.priors])
+        return jnp.where(light, by, middle + spread * by)
+
+
+def _is_light(family: Any) -> bool:
+    return isinstance(family, dist.HalfNormal | dist.Exponential | dist.Gamma)
+
+
+def _bent(family: Any, u: Array) -> tuple[Array, Array]:
+    """log x and log q of `Spreads`."""
+    root = 0.5 * (jnp.sqrt(u**2 + 4) + jnp.abs(u))
+    log_q = jnp.where(u < 0, 1.0, -1.0) * jnp.log(root)
+    # On the right q is the reciprocal of the root, where the difference would lose its digits.
+    slope = jnp.where(u < 0, root, 1 / root)
+    return jnp.log(family.mean) + 0.5 * u * slope - log_q, log_q
+
+
+def _spread_log_prob(family: Any, u: Array) -> Array:
+    if not _is_light(family):
+        return _log_prob(family, u)
+    log_x, log_q = _bent(family, u)
+    # float32 has no exp(-100), and 0 is outside of the support.
+    x = jnp.maximum(jnp.exp(log_x), jnp.finfo(u.dtype).tiny)
+    return family.log_prob(x) + log_x + log_q
 
 
 # Families that their constructor builds from arrays under the names that they keep them by.
@@ -170,7 +229,9 @@ class Parameter:
 
     def spread(self) -> Array:
         """Samples a hierarchical parameter's between-geo sd and returns its logarithm [column]."""
-        log_sd: Any = numpyro.sample(f"{self.name}_log_sd", Unconstrained(self.sd_priors))
+        prior = Spreads(self.sd_priors)
+        bent: Any = numpyro.sample(f"{self.name}_bent_sd", prior)
+        log_sd = prior.log(bent)
         numpyro.deterministic(f"{self.name}_sd", jnp.exp(log_sd))
         return log_sd
 

@@ -12,8 +12,7 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "grid": ("pelton.engine.samplers.grid", "Grid"),
 }
 
-# Until `nuts` is the faster on the eight markets too (docs/benchmarks-nuts.md).
-DEFAULT = "numpyro-nuts"
+DEFAULT = "nuts"
 
 
 def sampler_class(name: str) -> type[Sampler]:

@@ -87,6 +87,8 @@ class Sampler(ABC):
     needs_warmup: ClassVar[bool] = True
     shared_init: ClassVar[bool] = False
     max_dimension: ClassVar[int | None] = None
+    # Whether hard regions get smaller steps of their own, so that a run need not ask for a high acceptance everywhere.
+    local_steps: ClassVar[bool] = False
     # Whether the largest dimension is of a block of the posterior's hierarchy and not of the whole position.
     by_blocks: ClassVar[bool] = False
 

@@ -12,6 +12,12 @@ from pelton.engine.warmup import EARLY_DEPTH, FIRST_STEP, Adaptation, Metric, id
 
 # A trajectory whose energy is further than this above its start's has left the region that matters.
 MOST_ENERGY_ERROR = 1000.0
+# Range of the energy that one step may cross before it is cut into halves, and how often it is halved.
+MOST_STEP_ERROR = 10.0
+MOST_HALVINGS = 7
+# A trajectory's step is the adapted one times exp(u), |u| uniform up to here: trees of 2^n - 1 leaves of one step are
+# all of one length, and a coordinate whose period is that length would hardly move.
+JITTER = 0.15
 
 
 class State(NamedTuple):
@@ -27,20 +33,44 @@ class State(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point of phase space."""
+    """A point of phase space, with its log density, score and Hamiltonian."""
 
     position: Float[Array, " d"]
     momentum: Float[Array, " d"]
-    score: Float[Array, " d"]
-
-
-class Proposal(NamedTuple):
-    """The point that a trajectory, or a subtree, would give as the draw."""
-
-    position: Float[Array, " d"]
-    score: Float[Array, " d"]
     lp: Float[Array, ""]
+    score: Float[Array, " d"]
     energy: Float[Array, ""]
+
+
+class Leaf(NamedTuple):
+    """The step from the trajectory's end to its next leaf, under construction.
+
+    A step of size h is first one leapfrog of h; where the energy's range on the way passes its limit it is two of h/2,
+    then four of h/4 and so on. It can be taken back only if the way back asks for as many halvings, so the coarser
+    ones are tried from there before it counts.
+
+    Attributes:
+        at: how far it is.
+        reached: where the way out ended.
+        micro: leapfrogs of this way that are done.
+        halvings: of the step on this way.
+        low, high: bounds of the energy on this way.
+        returning: whether this is a way back.
+    """
+
+    at: Point
+    reached: Point
+    micro: Int[Array, ""]
+    halvings: Int[Array, ""]
+    low: Float[Array, ""]
+    high: Float[Array, ""]
+    returning: Bool[Array, ""]
+
+    @classmethod
+    def begin(cls, end: Point) -> "Leaf":
+        """At the end of the trajectory."""
+        zero = jnp.zeros((), jnp.int32)
+        return cls(end, end, zero, zero, end.energy, end.energy, jnp.asarray(False))
 
 
 class Kept(NamedTuple):
@@ -63,6 +93,7 @@ class Tree(NamedTuple):
     Attributes:
         key: of the draw.
         start_energy: Hamiltonian at the start.
+        step_size: of this trajectory.
         left, right: ends of the complete trajectory.
         total: sum of its momenta.
         proposal: its draw so far.
@@ -70,29 +101,33 @@ class Tree(NamedTuple):
         depth: its doublings.
         forward: whether the subtree goes to the right.
         end: last leaf of the subtree, or of the trajectory before its first.
+        next: the leaf after it, under construction.
         first: momentum of the subtree's first leaf.
         sub_total, sub_proposal, sub_log_weight: as above, of the subtree.
-        leaf: leaves that the subtree has.
-        accepted: sum of min(1, weight) over all leaves.
-        n_steps: leaves so far.
+        leaf, leaves: leaves of the subtree, and of the whole draw.
+        accepted: sum of min(1, weight) over the leaves whose step was not halved.
+        n_steps: gradients so far.
         diverging, finished: whether the energy error has passed its limit, and whether the draw is ready.
     """
 
     key: PRNGKeyArray
     start_energy: Float[Array, ""]
+    step_size: Float[Array, ""]
     left: Point
     right: Point
     total: Float[Array, " d"]
-    proposal: Proposal
+    proposal: Point
     log_weight: Float[Array, ""]
     depth: Int[Array, ""]
     forward: Bool[Array, ""]
     end: Point
+    next: Leaf
     first: Float[Array, " d"]
     sub_total: Float[Array, " d"]
-    sub_proposal: Proposal
+    sub_proposal: Point
     sub_log_weight: Float[Array, ""]
     leaf: Int[Array, ""]
+    leaves: Int[Array, ""]
     accepted: Float[Array, ""]
     n_steps: Int[Array, ""]
     diverging: Bool[Array, ""]
@@ -146,12 +181,16 @@ class Nuts(Stepwise):
     and begin their next draw the moment the last is complete, so none is held up by a neighbour's longer tree. What a
     chain draws depends on its own state and key alone.
 
-    The step size is adapted by dual averaging, the metric by draws and scores (`engine.warmup`).
+    The step size is adapted by dual averaging, the metric by draws and scores (`engine.warmup`). A step on which the
+    energy would leave its bounds is made of smaller ones (`Leaf`), so that the neck of a funnel does not ask for small
+    steps everywhere else. A step that cannot be taken back ends the trajectory like a U-turn in the subtree does.
 
-    Source: Hoffman & Gelman 2014; Betancourt 2017; the loop as a state machine after Dance et al. 2025.
+    Source: Hoffman & Gelman 2014; Betancourt 2017; the loop as a state machine after Dance et al. 2025; steps within a
+    leaf after Bou-Rabee, Carpenter, Kleppe & Liu 2026 (WALNUTS, JMLR 27).
     """
 
     name: ClassVar[str] = "nuts"
+    local_steps: ClassVar[bool] = True
 
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:
         del key
@@ -167,31 +206,34 @@ class Nuts(Stepwise):
         return Kept(rows, rows, rows)
 
     def begin(self, state: Any, key: PRNGKeyArray) -> Tree:
-        key_momentum, key_tree = jax.random.split(key)
-        standard = jax.random.normal(key_momentum, state.position.shape, state.position.dtype)
+        key_momentum, key_jitter, key_tree = jax.random.split(key, 3)
+        dtype = state.position.dtype
+        standard = jax.random.normal(key_momentum, state.position.shape, dtype)
         momentum = state.metric.momentum(standard)
         energy = -state.lp + 0.5 * jnp.dot(standard, standard)
-        point = Point(state.position, momentum, state.score)
-        proposal = Proposal(state.position, state.score, state.lp, energy)
+        point = Point(state.position, momentum, state.lp, state.score, energy)
         zero, none = jnp.zeros_like(state.lp), jnp.zeros((), jnp.int32)
         no = jnp.asarray(False)
         return self._double(
             Tree(
                 key=key_tree,
                 start_energy=energy,
+                step_size=state.step_size * jnp.exp(jax.random.uniform(key_jitter, (), dtype, -JITTER, JITTER)),
                 left=point,
                 right=point,
                 total=momentum,
-                proposal=proposal,
+                proposal=point,
                 log_weight=zero,
                 depth=none,
                 forward=no,
                 end=point,
+                next=Leaf.begin(point),
                 first=momentum,
                 sub_total=momentum,
-                sub_proposal=proposal,
+                sub_proposal=point,
                 sub_log_weight=zero,
                 leaf=none,
+                leaves=none,
                 accepted=zero,
                 n_steps=none,
                 diverging=no,
@@ -202,9 +244,11 @@ class Nuts(Stepwise):
     def _double(self, tree: Tree) -> Tree:
         """A subtree begun at one end, by the toss of a coin."""
         forward = jax.random.bernoulli(jax.random.fold_in(tree.key, 2**30 + tree.depth))
+        end = _where(forward, tree.right, tree.left)
         return tree._replace(
             forward=forward,
-            end=_where(forward, tree.right, tree.left),
+            end=end,
+            next=Leaf.begin(end),
             sub_total=jnp.zeros_like(tree.total),
             sub_proposal=tree.proposal,
             sub_log_weight=jnp.full_like(tree.log_weight, -jnp.inf),
@@ -212,50 +256,100 @@ class Nuts(Stepwise):
         )
 
     def advance(self, logdensity: BoundLogDensity, state: Any, work: Any, scratch: Any) -> tuple[Tree, Kept]:
-        tree, metric = work, state.metric
+        metric = state.metric
+        tree, complete, halvings = self._leapfrog(logdensity, metric, work)
         key = jax.random.fold_in(tree.key, tree.n_steps)
-        chance_leaf, chance_tree = jnp.log(jax.random.uniform(key, (2,), state.position.dtype))
 
-        # One leapfrog.
-        step = jnp.where(tree.forward, state.step_size, -state.step_size)
-        half = tree.end.momentum + 0.5 * step * tree.end.score
-        position = tree.end.position + step * metric.velocity(half)
+        # Even leaves are kept; what is written here before a leaf is complete is written again.
+        leaf, reached = tree.leaf, tree.next.reached
+        even, at = leaf % 2 == 0, jax.lax.population_count(leaf >> 1)
+        row = Kept(reached.momentum, tree.sub_total + reached.momentum, tree.end.momentum)
+        kept = jax.tree.map(lambda rows, one: rows.at[at].set(jnp.where(even, one, rows[at])), scratch, row)
+        tree = jax.lax.cond(
+            complete,
+            lambda: self._take_in(metric, tree, kept, halvings, state.most_depth, key),
+            lambda: tree,
+        )
+        return tree, kept
+
+    def _leapfrog(self, logdensity: BoundLogDensity, metric: Metric, tree: Tree) -> tuple[Tree, Array, Array]:
+        """One leapfrog further; whether the next leaf is complete, and the halvings that it took."""
+        way, at = tree.next, tree.next.at
+        outwards = tree.forward != way.returning
+        step = jnp.where(outwards, tree.step_size, -tree.step_size) * jnp.exp2(-way.halvings.astype(at.energy.dtype))
+        half = at.momentum + 0.5 * step * at.score
+        position = at.position + step * metric.velocity(half)
         lp, score = jax.value_and_grad(logdensity)(position)
         momentum = half + 0.5 * step * score
         energy = -lp + 0.5 * jnp.dot(momentum, metric.velocity(momentum))
-        log_weight = tree.start_energy - energy
-        log_weight = jnp.where(jnp.isnan(log_weight), -jnp.inf, log_weight)
-        diverging = log_weight < -MOST_ENERGY_ERROR
+        new = Point(position, momentum, lp, score, energy)
 
-        # The leaf within its subtree.
+        low, high, micro = jnp.minimum(way.low, energy), jnp.maximum(way.high, energy), way.micro + 1
+        fine = high - low <= MOST_STEP_ERROR  # false where the energy is NaN
+        arrived = fine & (micro == 1 << way.halvings)
+        none_coarser = way.halvings == 0
+        reached = _where(arrived & ~way.returning, new, way.reached)
+        # The way back succeeds with fewer halvings: the step cannot be taken back.
+        one_way = arrived & way.returning
+        complete = jnp.where(way.returning, ~fine, arrived) & none_coarser
+        halved_too_often = ~fine & ~way.returning & (way.halvings == MOST_HALVINGS)
+        # Another way begins: out again with one halving more, or back with one less than this one had.
+        back = jnp.where(way.returning, ~fine, arrived)
+        again = back | (~fine & ~way.returning)
+        begin = _where(back, reached, tree.end)
+        following = Leaf(
+            at=_where(again, begin, new),
+            reached=reached,
+            micro=jnp.where(again, 0, micro),
+            halvings=jnp.where(again, way.halvings + jnp.where(back, -1, 1), way.halvings),
+            low=jnp.where(again, begin.energy, low),
+            high=jnp.where(again, begin.energy, high),
+            returning=way.returning | back,
+        )
+        diverging = halved_too_often
+        return (
+            tree._replace(
+                next=following,
+                n_steps=tree.n_steps + 1,
+                leaves=tree.leaves + (halved_too_often | one_way),
+                diverging=diverging,
+                finished=diverging | one_way,
+            ),
+            complete,
+            jnp.where(way.returning, 1, 0),
+        )
+
+    def _take_in(
+        self, metric: Metric, tree: Tree, kept: Kept, halved: Array, most_depth: Array, key: PRNGKeyArray
+    ) -> Tree:
+        """The subtree with the leaf that is complete; the trajectory doubled where that is its last."""
+        reached = tree.next.reached
+        chance_leaf, chance_tree = jnp.log(jax.random.uniform(key, (2,), reached.energy.dtype))
+        log_weight = tree.start_energy - reached.energy
+        diverging = log_weight < -MOST_ENERGY_ERROR
         sub_log_weight = jnp.logaddexp(tree.sub_log_weight, log_weight)
         chosen = chance_leaf < log_weight - sub_log_weight
-        sub_proposal = _where(chosen, Proposal(position, score, lp, energy), tree.sub_proposal)
-        sub_total = tree.sub_total + momentum
-        even = tree.leaf % 2 == 0
-        at = jax.lax.population_count(tree.leaf >> 1)
-        row = Kept(momentum, sub_total, tree.end.momentum)
-        kept = jax.tree.map(lambda rows, one: rows.at[at].set(jnp.where(even, one, rows[at])), scratch, row)
+        sub_total = tree.sub_total + reached.momentum
         turning = jax.lax.cond(
-            even,
+            tree.leaf % 2 == 0,
             lambda: jnp.asarray(False),
-            lambda: _subtree_turns(metric, kept, tree.leaf, momentum, sub_total),
+            lambda: _subtree_turns(metric, kept, tree.leaf, reached.momentum, sub_total),
         )
         tree = tree._replace(
-            end=Point(position, momentum, score),
-            first=jnp.where(tree.leaf == 0, momentum, tree.first),
+            end=reached,
+            next=Leaf.begin(reached),
+            first=jnp.where(tree.leaf == 0, reached.momentum, tree.first),
             sub_total=sub_total,
-            sub_proposal=sub_proposal,
+            sub_proposal=_where(chosen, reached, tree.sub_proposal),
             sub_log_weight=sub_log_weight,
             leaf=tree.leaf + 1,
-            accepted=tree.accepted + jnp.minimum(jnp.exp(log_weight), 1.0),
-            n_steps=tree.n_steps + 1,
+            leaves=tree.leaves + 1,
+            accepted=tree.accepted + jnp.where(halved, 0.0, jnp.minimum(jnp.exp(log_weight), 1.0)),
             diverging=diverging,
             finished=diverging | turning,
         )
-        complete = ~tree.finished & (tree.leaf == 1 << tree.depth)
-        tree = jax.lax.cond(complete, lambda: self._join(metric, tree, state.most_depth, chance_tree), lambda: tree)
-        return tree, kept
+        whole = ~tree.finished & (tree.leaf == 1 << tree.depth)
+        return jax.lax.cond(whole, lambda: self._join(metric, tree, most_depth, chance_tree), lambda: tree)
 
     def _join(self, metric: Metric, tree: Tree, most_depth: Array, chance: Array) -> Tree:
         """The trajectory doubled by its subtree, and the next subtree begun unless it is done."""
@@ -289,10 +383,10 @@ class Nuts(Stepwise):
         info = Info(
             lp=found.lp,
             energy=found.energy,
-            acceptance_rate=work.accepted / work.n_steps,
+            acceptance_rate=work.accepted / work.leaves,
             n_steps=work.n_steps,
-            tree_depth=jnp.ceil(jnp.log2(work.n_steps + 1.0)).astype(jnp.int32),
-            step_size=state.step_size,
+            tree_depth=jnp.ceil(jnp.log2(work.leaves + 1.0)).astype(jnp.int32),
+            step_size=work.step_size,
             diverging=work.diverging,
             reached_max_tree_depth=(work.depth >= self.max_tree_depth) & ~work.diverging,
         )

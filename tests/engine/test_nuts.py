@@ -4,12 +4,14 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+import scipy.stats
 from numpyro.infer.hmc_util import dual_averaging
 
 import pelton
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.posterior import Posterior
 from pelton.engine.run import _Engine
+from pelton.engine.samplers import nuts
 from pelton.engine.samplers.nuts import Kept, Nuts, _subtree_turns
 from pelton.engine.warmup import DualAverage, Metric, Moments, estimate, schedule
 from tests.statistics import assert_agrees
@@ -186,6 +188,43 @@ def test_vectorised_chains_wait_little_for_one_another():
     passes = steps.sum(axis=1).max()
     assert passes < lock_step
     assert_agrees(np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0), mean=0.0, sd=np.array([0.2, 1.0, 9.0]))
+
+
+def narrowing(position, data):
+    """x0 ~ Normal(0, 1), x1 | x0 ~ Normal(0, exp(tanh(4 x0))): seven times as wide on the right as on the left."""
+    del data
+    log_sd = jnp.tanh(4 * position[0])
+    return -0.5 * position[0] ** 2 - 0.5 * (position[1] * jnp.exp(-log_sd)) ** 2 - log_sd
+
+
+def test_halved_steps_leave_the_distribution_alone(monkeypatch):
+    """With a limit so low that half of the leaves are halved; without the way back the mean is five errors off."""
+    monkeypatch.setattr(nuts, "MOST_STEP_ERROR", 0.3)
+    target = Posterior(2, narrowing, identity, lambda k, d: jax.random.normal(k, (2,)), (), dims={"x": ("axis",)})
+    tree = pelton.sample(target, sampler="nuts", draws=20000, warmup=0, dense=False, precision="float64")
+    stats = tree["sample_stats"]
+    assert float(stats["acceptance_rate"].mean()) < 0.7
+    assert not stats["diverging"].any()
+    normal = scipy.stats.norm()
+    quantiles = {p: normal.ppf(p) for p in (0.05, 0.3, 0.5, 0.7, 0.95)}
+    assert_agrees(tree["posterior"]["x"].values[..., 0], mean=0.0, sd=1.0, quantiles=quantiles)
+
+
+def funnel(position, data):
+    """v ~ Normal(0, 2), x_i ~ Normal(0, exp(v / 2)), i = 1 .. 4."""
+    del data
+    v, x = position[0], position[1:]
+    return -0.125 * v**2 - 0.5 * jnp.sum(x**2) * jnp.exp(-v) - 2 * v
+
+
+# Its energy mixes slowly, which is said, and its answer is right all the same.
+@pytest.mark.filterwarnings("ignore:.*fraction of missing information:pelton.engine.errors.ConvergenceWarning")
+def test_a_centred_funnel_is_followed_into_its_neck():
+    target = Posterior(5, funnel, identity, lambda k, d: jax.random.normal(k, (5,)), (), dims={"x": ("axis",)})
+    tree = pelton.sample(target, sampler="nuts", draws=20000, dense=False, precision="float64")
+    assert not tree["sample_stats"]["diverging"].any()
+    v = tree["posterior"]["x"].values[..., 0]
+    assert_agrees(v, mean=0.0, sd=2.0, quantiles={p: 2 * scipy.stats.norm.ppf(p) for p in (0.05, 0.95)})
 
 
 def half_nan(position, data):

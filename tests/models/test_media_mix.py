@@ -103,6 +103,13 @@ def plain_log_likelihood(panel: Panel, variables, design, model: MediaMix) -> fl
     return float(scipy.stats.multivariate_normal.logpdf(np.concatenate(rest), stacked @ location, covariance))
 
 
+def sd_of(bent: Any, prior: Any) -> tuple[Any, Any]:
+    """The sd and d sd / du at the sampler's coordinate u, from the formula of the docstring."""
+    q = (np.sqrt(bent**2 + 4) - bent) / 2
+    sd = float(prior.scale) * np.sqrt(2 / np.pi) * np.exp(bent * q / 2) / q
+    return sd, sd * q
+
+
 def plain_prior(model: MediaMix, position) -> float:
     """log p of the unconstrained values under the default priors with geometric adstock and Hill saturation."""
     values, total = named(model, position), 0.0
@@ -123,10 +130,10 @@ def plain_prior(model: MediaMix, position) -> float:
             if parameter.pooling == "unpooled":
                 total += np.sum(log_prior(prior, values[f"{name}_eta"][:, column]))
                 continue
-            log_sd, scale = values[f"{name}_log_sd"][column], float(sd_prior.scale)  # pyright: ignore
+            sd, slope = sd_of(values[f"{name}_bent_sd"][column], sd_prior)
             if f"{name}_location" in values:
                 total += log_prior(prior, values[f"{name}_location"][column])
-            total += half(np.exp(log_sd), scale=scale) + log_sd
+            total += half(sd, scale=float(sd_prior.scale)) + np.log(slope)  # pyright: ignore
             if f"{name}_offset" in values:
                 total += norm(values[f"{name}_offset"][:, column]).sum()
     for name in ("baseline_noise", "baseline_population_noise"):
@@ -179,7 +186,9 @@ def test_centring_changes_the_coordinates_and_nothing_else():
     for parameter in plain.structure.parameters:
         if f"{parameter.name}_offset" not in values:
             continue
-        location, log_sd = values[f"{parameter.name}_location"], values[f"{parameter.name}_log_sd"]
+        location = values[f"{parameter.name}_location"]
+        bent = values[f"{parameter.name}_bent_sd"]
+        log_sd = np.log([sd_of(u, prior)[0] for u, prior in zip(bent, parameter.sd_priors, strict=True)])
         # eta = location + sd z; the other coordinate is sd^c z + c location.
         moved[f"{parameter.name}_offset"] = np.exp(0.7 * log_sd) * values[f"{parameter.name}_offset"] + 0.7 * location
         log_jacobian += 0.7 * np.sum(log_sd) * len(panel.geos)
