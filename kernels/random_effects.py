@@ -72,7 +72,7 @@ def log_marginal(
         residual: 0 where nothing is observed.
         design: D_g, 0 where nothing is observed.
         gram: D_g'D_g.
-        wide, sd: as for `factors`, > 0.
+        wide, sd: as for `factors`; 0 for an effect that the population, or the units, do not have.
         sigma: noise, > 0.
         count: observations of each unit.
 
@@ -122,8 +122,10 @@ def _log_marginal_jvp(primals: tuple, tangents: tuple) -> tuple[Array, Array]:
     at_units = at_units + jnp.sum(units * (sd[:, None] * inverse * sd), axis=-1)
 
     moved = -jnp.sum(jnp.sum(left * by_residual, axis=-1) / sigma**2)
-    moved = moved + jnp.sum((population**2 - jnp.sum(at_population, axis=0)) * by_wide / wide)
-    moved = moved + jnp.sum(jnp.sum(deviations**2 - at_units, axis=0) * by_sd / sd)
+    # Where an effect is 0 by its prior nothing depends on it to first order.
+    by_wide, by_sd = (jnp.where(w > 0, by / jnp.where(w > 0, w, 1.0), 0.0) for w, by in ((wide, by_wide), (sd, by_sd)))
+    moved = moved + jnp.sum((population**2 - jnp.sum(at_population, axis=0)) * by_wide)
+    moved = moved + jnp.sum(jnp.sum(deviations**2 - at_units, axis=0) * by_sd)
     learnt = jnp.sum(at_population + at_units, axis=-1)
     moved = moved + jnp.sum((jnp.sum(left**2, axis=-1) / sigma**2 + learnt - count) * by_sigma / sigma)
     return value, moved

@@ -16,7 +16,7 @@ from pelton.kernels.media import geometric_hill
 from pelton.kernels.random_effects import draw_effects, log_marginal
 from pelton.models.adstock import Adstock
 from pelton.models.baseline import Trend
-from pelton.models.pooling import Parameter, Spreads
+from pelton.models.pooling import Coordinates, Parameter
 from pelton.models.saturation import Saturation
 
 type Values = dict[str, Array]
@@ -73,15 +73,21 @@ class Structure:
 
     @property
     def collapsed(self) -> tuple[Parameter, ...]:
-        """Parameters of the baseline that are integrated out: hierarchical normal ones under a normal likelihood."""
-        hierarchical = [one for one in self.baseline if one.pooling == "hierarchical" and one.normal is not None]
-        return () if self.nu is not None else tuple(hierarchical)
+        """Parameters of the baseline that are integrated out: those with normal priors, under a normal likelihood."""
+        return () if self.nu is not None else tuple(one for one in self.baseline if one.normal is not None)
 
     @property
     def collapsed_terms(self) -> tuple[int, ...]:
         """Their columns of the design."""
         owners = [one for one in self.baseline for _ in one.columns]
         return tuple(term for term, owner in enumerate(owners) if owner in self.collapsed)
+
+    @property
+    def collapsed_levels(self) -> tuple[list[int], list[int]]:
+        """Which of the collapsed terms the population has, and which of them the geos have."""
+        owners = [one for one in self.collapsed for _ in one.columns]
+        terms = list(enumerate(owners))
+        return [i for i, one in terms if one.pooling != "unpooled"], [i for i, one in terms if one.pooling != "pooled"]
 
     @cached_property
     def columns(self) -> dict[str, dict[int, int]]:
@@ -165,8 +171,8 @@ def media_mix(structure: Structure, data: Any) -> None:
     Everything is scaled: the target by the geo's mean, media by a typical active week's. What is recorded is in the
     units of the data.
 
-    Where likelihood and priors are normal, a hierarchical baseline is integrated out, population and geos, and drawn
-    back from standard normal coordinates: its funnels never meet the sampler.
+    Where likelihood and priors are normal, the baseline is integrated out, population and geos, and drawn back from
+    standard normal coordinates: its funnels, and its ridges with the media, never meet the sampler.
     """
     values: Values = {}
     for parameter in structure.parameters:
@@ -191,8 +197,12 @@ def _observe(structure: Structure, data: Any, values: Values, effect: Array, sig
             assert parameter.normal is not None
             location, spread = parameter.normal
             level.append(jnp.broadcast_to(location * times, shape))
-            wide.append(spread * times * jnp.ones(shape[1]))
-            between.append(jnp.exp(parameter.spread()) * times)
+            own, none = spread * times * jnp.ones(shape[1]), jnp.zeros(shape[1])
+            wide.append(none if parameter.pooling == "unpooled" else own)
+            if parameter.pooling == "hierarchical":
+                between.append(jnp.exp(parameter.spread()) * times)
+            else:
+                between.append(own if parameter.pooling == "unpooled" else none)
         else:
             level.append(values[parameter.name] * times)
     baseline = jnp.concatenate(level, axis=-1)
@@ -207,9 +217,15 @@ def _observe(structure: Structure, data: Any, values: Values, effect: Array, sig
         numpyro.factor("likelihood", jnp.sum(terms))
         return baseline
     sds = jnp.concatenate(wide), jnp.concatenate(between)
-    size = sds[0].shape[0]
-    common: Any = numpyro.sample("baseline_population_noise", dist.Normal(0.0, 1.0).expand((size,)))
-    noise: Any = numpyro.sample("baseline_noise", dist.Normal(0.0, 1.0).expand((structure.geos, size)))
+    # An effect that the population, or the geos, do not have needs no coordinate.
+    common, noise = (jnp.zeros((*lead, sds[0].shape[0])) for lead in ((), (structure.geos,)))
+    of_population, of_geos = structure.collapsed_levels
+    if of_population:
+        drawn: Any = numpyro.sample("baseline_population_noise", _standard(len(of_population)))
+        common = common.at[np.array(of_population)].set(drawn)
+    if of_geos:
+        drawn = numpyro.sample("baseline_noise", _standard(structure.geos, len(of_geos)))
+        noise = noise.at[:, np.array(of_geos)].set(drawn)
     residual = jnp.where(data["observed"], data["target"] - mean, 0.0)
     design = (data["deviations"], data["gram"])
     likelihood = log_marginal(residual, *design, *sds, sigma, data["count"])
@@ -219,9 +235,14 @@ def _observe(structure: Structure, data: Any, values: Values, effect: Array, sig
     for parameter in structure.collapsed:
         assert parameter.normal is not None
         own = population[at : at + len(parameter.columns)] / (scale if parameter.name == "trend" else 1.0)
-        numpyro.deterministic(f"{parameter.name}_population", parameter.normal[0] + own)
+        if parameter.pooling == "hierarchical":
+            numpyro.deterministic(f"{parameter.name}_population", parameter.normal[0] + own)
         at += len(parameter.columns)
     return baseline.at[:, np.array(structure.collapsed_terms)].add(population + deviations)
+
+
+def _standard(*shape: int) -> Any:
+    return dist.Normal(0.0, 1.0).expand(shape)
 
 
 def _lifts(structure: Structure, data: Any, values: Values, coefficients: list[Array]) -> None:
@@ -283,25 +304,27 @@ def start(key: PRNGKeyArray, structure: Structure, data: Any) -> dict[str, Array
         geos = 1 if parameter is structure.nu else structure.geos
         name, columns = parameter.name, len(parameter.columns)
         if parameter.pooling == "unpooled":
-            found[f"{name}_eta"] = around(name, (geos, columns), 4 * index)
+            if parameter not in structure.collapsed:
+                found[f"{name}_own_u"] = parameter.prior.at(around(name, (geos, columns), 4 * index))
             continue
         log_sd: Any = 0.0
         if parameter.pooling == "hierarchical":
-            by = 0.5 * jax.random.uniform(jax.random.fold_in(key, 4 * index + 1), (columns,), minval=-1.0)
-            prior = Spreads(parameter.sd_priors)
-            bent = found[f"{name}_bent_sd"] = prior.around(*data["start"][f"{name}_sd"], by)
-            log_sd = prior.log(bent)
+            log_sd = around(f"{name}_sd", (columns,), 4 * index + 1)
+            found[f"{name}_sd_u"] = Coordinates(parameter.sd_priors).at(log_sd)
         if parameter in structure.collapsed:
             continue
-        location = found[f"{name}_location"] = around(name, (columns,), 4 * index)
+        location = around(name, (columns,), 4 * index)
+        found[f"{name}_location_u"] = parameter.prior.at(location)
         if parameter.pooling == "hierarchical":
             share = jnp.asarray(data["centring"].get(name, 0.0))
             noise = jax.random.uniform(jax.random.fold_in(key, 4 * index + 2), (geos, columns), minval=-0.5, maxval=0.5)
             found[f"{name}_offset"] = share * location + jnp.exp(share * log_sd) * noise
     if structure.collapsed:
-        size, last = len(structure.collapsed_terms), 4 * len(structure.parameters)
-        found["baseline_population_noise"] = jax.random.normal(jax.random.fold_in(key, last), (size,))
-        found["baseline_noise"] = jax.random.normal(jax.random.fold_in(key, last + 1), (structure.geos, size))
+        (of_population, of_geos), last = structure.collapsed_levels, 4 * len(structure.parameters)
+        shapes = {"baseline_population_noise": (len(of_population),), "baseline_noise": (structure.geos, len(of_geos))}
+        for index, (name, shape) in enumerate(shapes.items()):
+            if 0 not in shape:
+                found[name] = jax.random.normal(jax.random.fold_in(key, last + index), shape)
     if structure.trend is not None:
         found |= {name: jnp.log(middle) for name, middle in structure.trend.hyperparameters.items()}
     return found

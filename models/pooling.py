@@ -76,62 +76,74 @@ class Unconstrained(dist.Distribution):
         return jnp.stack(draws, axis=-1)
 
 
-class Spreads(Unconstrained):
-    """Independent priors of standard deviations, one a column, written for coordinates u without long tails:
+class Coordinates(Unconstrained):
+    """The same priors, written for the coordinates u that are sampled, which have no long tails:
 
-        log x = log E[x] + u q(u) / 2 - log q(u),   q(u) = (sqrt(u^2 + 4) - u) / 2 = d log x / du
+        positive, no tail heavier than an exponential's   eta = log E[x] + u q / 2 - log q,  q = (sqrt(u^2 + 4) - u) / 2
+        on an interval                                    eta = u sqrt(u^2 + 4) / 2 + 2 asinh(u / 2)
+        any other                                         eta = u
 
-    Data that leave an sd free to be 0 give its logarithm an endless tail, which a sampler crosses slowly, and the sd
-    itself a wall. Here x falls as exp(-u^2 / 2) on the left and grows as u on the right, so that u is nearly normal
-    where x is half-normal. A column whose prior has a heavier tail than an exponential's keeps its logarithm.
+    with derivatives q and sqrt(u^2 + 4). Data that leave a standard deviation free to be 0 give its logarithm an
+    endless tail, which a sampler crosses slowly, and the sd itself a wall; so it is with a share that may be 0 or 1.
+    Here x falls as exp(-u^2 / 2) towards a finite end and grows as u towards an infinite one, so that u is nearly
+    normal where x is half-normal or uniform.
     """
 
     def log_prob(self, value: Array) -> Array:
-        return self._by_family(value, _spread_log_prob)
+        def by(family: Any, u: Array) -> Array:
+            eta, log_slope = _bent(family, u)
+            return _log_prob(family, eta) + log_slope
 
-    def log(self, value: Array) -> Array:
-        """log x."""
-        return self._by_family(value, lambda family, u: _bent(family, u)[0] if _is_light(family) else u)
+        return self._by_family(value, by)
 
-    def constrain(self, value: Array) -> Array:
-        return jnp.exp(self.log(value))
+    def eta(self, value: Array) -> Array:
+        """The unconstrained values at coordinates u."""
+        return self._by_family(value, lambda family, u: _bent(family, u)[0])
+
+    def at(self, eta: Array) -> Array:
+        """The coordinates of unconstrained values."""
+        return self._by_family(eta, _unbent)
 
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
-        log_x = super().sample(key, sample_shape)
-        light = np.array([_is_light(prior) for prior in self.priors])
-        # log x is concave in u, so Newton's method from the left never passes the root.
-        u = -1 - jnp.sqrt(2 * jnp.maximum(-(log_x - self.log(jnp.zeros_like(log_x))), 0.0))
-        for _ in range(NEWTON_STEPS):
-            slope = self._by_family(u, lambda family, at: jnp.exp(_bent(family, at)[1]) if _is_light(family) else at)
-            u = u + (log_x - self.log(u)) / jnp.where(light, slope, 1.0)
-        return jnp.where(light, u, log_x)
-
-    def around(self, middle: ArrayLike, spread: ArrayLike, by: Array) -> Array:
-        """Coordinates so many spreads from the middle; middle and spread are those of log x."""
-        light = np.array([_is_light(prior) for prior in self.priors])
-        return jnp.where(light, by, middle + spread * by)
+        return self.at(super().sample(key, sample_shape))
 
 
 def _is_light(family: Any) -> bool:
     return isinstance(family, dist.HalfNormal | dist.Exponential | dist.Gamma)
 
 
+def _is_interval(family: Any) -> bool:
+    ends = (getattr(family.support, name, np.inf) for name in ("lower_bound", "upper_bound"))
+    return all(bool(np.all(np.isfinite(end))) for end in ends)
+
+
 def _bent(family: Any, u: Array) -> tuple[Array, Array]:
-    """log x and log q of `Spreads`."""
-    root = 0.5 * (jnp.sqrt(u**2 + 4) + jnp.abs(u))
-    log_q = jnp.where(u < 0, 1.0, -1.0) * jnp.log(root)
-    # On the right q is the reciprocal of the root, where the difference would lose its digits.
-    slope = jnp.where(u < 0, root, 1 / root)
-    return jnp.log(family.mean) + 0.5 * u * slope - log_q, log_q
+    """eta and log d eta / du of `Coordinates`."""
+    root = jnp.sqrt(u**2 + 4)
+    # On the right q is the reciprocal of this, where the difference would lose its digits.
+    half = 0.5 * (root + jnp.abs(u))
+    if _is_interval(family):
+        return 0.5 * u * root + 2 * jnp.sign(u) * jnp.log(half), jnp.log(root)
+    if _is_light(family):
+        log_q = jnp.where(u < 0, 1.0, -1.0) * jnp.log(half)
+        return jnp.log(family.mean) + 0.5 * u * jnp.where(u < 0, half, 1 / half) - log_q, log_q
+    return u, jnp.zeros_like(u)
 
 
-def _spread_log_prob(family: Any, u: Array) -> Array:
-    if not _is_light(family):
-        return _log_prob(family, u)
-    log_x, log_q = _bent(family, u)
-    # float32 has no exp(-100), and 0 is outside of the support.
-    x = jnp.maximum(jnp.exp(log_x), jnp.finfo(u.dtype).tiny)
-    return family.log_prob(x) + log_x + log_q
+def _unbent(family: Any, eta: Array) -> Array:
+    """u at eta, by Newton's method from where the curve bends away: it never passes the root."""
+    if _is_interval(family):
+        first = 0.5 * eta
+    elif _is_light(family):
+        first = -1 - jnp.sqrt(2 * jnp.maximum(jnp.log(family.mean) - eta, 0.0))
+    else:
+        return eta
+
+    def step(_: Any, u: Array) -> Array:
+        value, log_slope = _bent(family, u)
+        return u + (eta - value) * jnp.exp(-log_slope)
+
+    return jax.lax.fori_loop(0, NEWTON_STEPS, step, first)
 
 
 # Families that their constructor builds from arrays under the names that they keep them by.
@@ -153,6 +165,9 @@ def _log_prob(family: Any, eta: Array) -> Array:
         return dist.Normal(family.loc, family.scale).log_prob(eta)
     transform = biject_to(family.support)
     value = transform(eta)
+    if _is_light(family):
+        # float32 has no exp(-100), and 0 is outside of the support.
+        value = jnp.maximum(value, jnp.finfo(value.dtype).tiny)
     return family.log_prob(value) + transform.log_abs_det_jacobian(eta, value)
 
 
@@ -192,9 +207,9 @@ class Parameter:
         return hash(self._key())
 
     @property
-    def prior(self) -> Unconstrained:
-        """The prior on the unconstrained scale [column]."""
-        return Unconstrained(self.priors)
+    def prior(self) -> Coordinates:
+        """The prior of one value [column]."""
+        return Coordinates(self.priors)
 
     @property
     def recorded(self) -> tuple[str, ...]:
@@ -214,12 +229,12 @@ class Parameter:
         prior = self.prior
         shape = (geos, len(self.columns))
         if self.pooling == "unpooled":
-            eta: Any = numpyro.sample(f"{self.name}_eta", prior.expand(shape))
-            return prior.constrain(eta)
+            own: Any = numpyro.sample(f"{self.name}_own_u", prior.expand(shape))
+            return prior.constrain(prior.eta(own))
+        common: Any = numpyro.sample(f"{self.name}_location_u", prior)
+        location = prior.eta(common)
         if self.pooling == "pooled":
-            location: Any = numpyro.sample(f"{self.name}_location", prior)
             return prior.constrain(jnp.broadcast_to(location, shape))
-        location: Any = numpyro.sample(f"{self.name}_location", prior)
         log_sd = self.spread()
         numpyro.deterministic(f"{self.name}_population", prior.constrain(location))
         share: Any = jnp.asarray(0.0 if centring is None else centring)
@@ -229,9 +244,9 @@ class Parameter:
 
     def spread(self) -> Array:
         """Samples a hierarchical parameter's between-geo sd and returns its logarithm [column]."""
-        prior = Spreads(self.sd_priors)
-        bent: Any = numpyro.sample(f"{self.name}_bent_sd", prior)
-        log_sd = prior.log(bent)
+        prior = Coordinates(self.sd_priors)
+        free: Any = numpyro.sample(f"{self.name}_sd_u", prior)
+        log_sd = prior.eta(free)
         numpyro.deterministic(f"{self.name}_sd", jnp.exp(log_sd))
         return log_sd
 
@@ -258,7 +273,8 @@ def middle_and_spread(parameters: Sequence[Parameter]) -> dict[str, tuple[np.nda
 
     @jax.jit
     def densities() -> dict[str, Array]:
-        return {parameter.name: parameter.prior.log_prob(jnp.asarray(grid)[:, None]) for parameter in parameters}
+        points = jnp.asarray(grid)[:, None]
+        return {one.name: Unconstrained(one.priors).log_prob(points) for one in parameters}
 
     found = {}
     for name, value in densities().items():

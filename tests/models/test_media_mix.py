@@ -81,21 +81,18 @@ def plain_media(panel: Panel, variables, g) -> np.ndarray:
 
 
 def plain_log_likelihood(panel: Panel, variables, design, model: MediaMix) -> float:
-    """Of the scaled target in each geo's own weeks; a hierarchical baseline integrated out as one dense normal."""
+    """Of the scaled target in each geo's own weeks, the baseline integrated out as one dense normal."""
     own = [np.flatnonzero(inside) for inside in panel.inside]
     sigma = variables["sigma"] / panel.target_scale
     rest = [
         (panel.target[g, own[g]] - plain_media(panel, variables, g)) / panel.target_scale[g] for g in range(len(own))
     ]
-    if model.pooling["baseline"] != "hierarchical":
-        total = 0.0
-        for g, weeks in enumerate(own):
-            mean = design[g, weeks] @ variables["baseline_coefficient"][g] / panel.target_scale[g]
-            total += scipy.stats.norm.logpdf(rest[g], mean, sigma[g]).sum()
-        return total
     priors: list[Any] = [prior for one in model.structure.baseline for prior in one.priors]
     location, wide = (np.array([float(getattr(prior, name)) for prior in priors]) for name in ("loc", "scale"))
-    sd = np.concatenate([variables[f"{one.name}_sd"] for one in model.structure.baseline])
+    if model.pooling["baseline"] == "hierarchical":
+        sd = np.concatenate([variables[f"{one.name}_sd"] for one in model.structure.baseline])
+    else:
+        wide, sd = (0 * wide, wide) if model.pooling["baseline"] == "unpooled" else (wide, 0 * wide)
     stacked = np.concatenate([design[g, weeks] for g, weeks in enumerate(own)])
     geo = np.repeat(np.arange(len(own)), [len(weeks) for weeks in own])
     covariance = (stacked * wide**2) @ stacked.T
@@ -103,10 +100,10 @@ def plain_log_likelihood(panel: Panel, variables, design, model: MediaMix) -> fl
     return float(scipy.stats.multivariate_normal.logpdf(np.concatenate(rest), stacked @ location, covariance))
 
 
-def sd_of(bent: Any, prior: Any) -> tuple[Any, Any]:
-    """The sd and d sd / du at the sampler's coordinate u, from the formula of the docstring."""
-    q = (np.sqrt(bent**2 + 4) - bent) / 2
-    sd = float(prior.scale) * np.sqrt(2 / np.pi) * np.exp(bent * q / 2) / q
+def sd_of(u: Any, scale: float) -> tuple[Any, Any]:
+    """A half-normal's value and its derivative at the sampler's coordinate u, from the formula of the docstring."""
+    q = (np.sqrt(u**2 + 4) - u) / 2
+    sd = scale * np.sqrt(2 / np.pi) * np.exp(u * q / 2) / q
     return sd, sd * q
 
 
@@ -115,34 +112,38 @@ def plain_prior(model: MediaMix, position) -> float:
     values, total = named(model, position), 0.0
     norm, half = scipy.stats.norm.logpdf, scipy.stats.halfnorm.logpdf
 
-    def log_prior(prior: Any, at: Any) -> Any:
+    def log_prior(prior: Any, u: Any) -> Any:
+        at, root = u, np.sqrt(u**2 + 4)
         loc, scale = (float(getattr(prior, name, np.nan)) for name in ("loc", "scale"))
         if isinstance(prior, dist.LogNormal | dist.Normal):
             return norm(at, loc, scale)
         assert isinstance(prior, dist.Beta)
-        x = 1 / (1 + np.exp(-at))
+        x = 1 / (1 + np.exp(-u * root / 2 - 2 * np.arcsinh(u / 2)))
         shapes: Any = (prior.concentration1, prior.concentration0)
-        return scipy.stats.beta.logpdf(x, *map(float, shapes)) + np.log(x * (1 - x))
+        return scipy.stats.beta.logpdf(x, *map(float, shapes)) + np.log(x * (1 - x) * root)
 
     for parameter in (*model.structure.media, model.structure.effect, *model.structure.baseline):
         name = parameter.name
+        if parameter in model.structure.collapsed and parameter.pooling != "hierarchical":
+            continue
         for column, (prior, sd_prior) in enumerate(zip(parameter.priors, parameter.sd_priors, strict=True)):
             if parameter.pooling == "unpooled":
-                total += np.sum(log_prior(prior, values[f"{name}_eta"][:, column]))
+                total += np.sum(log_prior(prior, values[f"{name}_own_u"][:, column]))
                 continue
-            sd, slope = sd_of(values[f"{name}_bent_sd"][column], sd_prior)
-            if f"{name}_location" in values:
-                total += log_prior(prior, values[f"{name}_location"][column])
-            total += half(sd, scale=float(sd_prior.scale)) + np.log(slope)  # pyright: ignore
+            scale = float(sd_prior.scale)  # pyright: ignore
+            sd, slope = sd_of(values[f"{name}_sd_u"][column], scale)
+            if f"{name}_location_u" in values:
+                total += log_prior(prior, values[f"{name}_location_u"][column])
+            total += half(sd, scale=scale) + np.log(slope)
             if f"{name}_offset" in values:
                 total += norm(values[f"{name}_offset"][:, column]).sum()
     for name in ("baseline_noise", "baseline_population_noise"):
         total += norm(values.get(name, np.zeros(0))).sum()
-    log_sigma = values["sigma_eta"]
-    return float(total + np.sum(half(np.exp(log_sigma), scale=0.5) + log_sigma))
+    sigma, slope = sd_of(values["sigma_own_u"], 0.5)
+    return float(total + np.sum(half(sigma, scale=0.5) + np.log(slope)))
 
 
-@pytest.mark.parametrize("baseline", ["hierarchical", "unpooled"])
+@pytest.mark.parametrize("baseline", ["hierarchical", "unpooled", "pooled"])
 @pytest.mark.parametrize("seed", range(3))
 def test_log_density_is_that_of_plain_numpy(seed, baseline):
     panel = panel_of()
@@ -172,7 +173,7 @@ def test_units_are_those_of_the_data():
     np.testing.assert_allclose(steady, variables["contribution"] * panel.target_scale[:, None], rtol=1e-9)
     np.testing.assert_allclose(
         variables["half_saturation_population"],
-        np.exp(named(model, draw_position(model))["half_saturation_location"]),
+        np.exp(named(model, draw_position(model))["half_saturation_location_u"]),
         rtol=1e-12,
     )
 
@@ -186,9 +187,11 @@ def test_centring_changes_the_coordinates_and_nothing_else():
     for parameter in plain.structure.parameters:
         if f"{parameter.name}_offset" not in values:
             continue
-        location = values[f"{parameter.name}_location"]
-        bent = values[f"{parameter.name}_bent_sd"]
-        log_sd = np.log([sd_of(u, prior)[0] for u, prior in zip(bent, parameter.sd_priors, strict=True)])
+        location = values[f"{parameter.name}_location_u"]
+        if parameter.name == "alpha":
+            location = location * np.sqrt(location**2 + 4) / 2 + 2 * np.arcsinh(location / 2)
+        free, priors = values[f"{parameter.name}_sd_u"], [float(prior.scale) for prior in parameter.sd_priors]  # pyright: ignore
+        log_sd = np.log([sd_of(u, scale)[0] for u, scale in zip(free, priors, strict=True)])
         # eta = location + sd z; the other coordinate is sd^c z + c location.
         moved[f"{parameter.name}_offset"] = np.exp(0.7 * log_sd) * values[f"{parameter.name}_offset"] + 0.7 * location
         log_jacobian += 0.7 * np.sum(log_sd) * len(panel.geos)
@@ -248,10 +251,10 @@ def test_an_empty_geo_changes_no_more_than_its_own_prior():
     model, larger = MediaMix(panel, **pooled), MediaMix(more, **pooled)
     position = draw_position(model)
     values = named(model, position)
-    extra = np.log(0.4)
-    values["sigma_eta"] = np.concatenate([values["sigma_eta"], [[extra]]])
+    values["sigma_own_u"] = np.concatenate([values["sigma_own_u"], [[0.3]]])
+    sigma, slope = sd_of(0.3, 0.5)
     other = np.concatenate([values[name].ravel() for name in sorted(values)])
-    own = scipy.stats.halfnorm.logpdf(0.4, scale=0.5) + extra
+    own = scipy.stats.halfnorm.logpdf(sigma, scale=0.5) + np.log(slope)
     assert value_at(larger, other) - own == pytest.approx(value_at(model, position), rel=1e-12)
 
 
@@ -268,11 +271,10 @@ def test_unequal_lengths_have_the_log_density_of_separate_geos():
         one.__dict__["control_mean"], one.__dict__["control_scale"] = np.zeros(1), np.ones(1)
         single = MediaMix(one, seasonality=1)
         mine = {
-            name if name == "sigma_eta" else name.replace("_eta", "_location"): value[at : at + 1]
-            if name == "sigma_eta"
-            else value[at]
+            "baseline_population_noise" if name == "baseline_noise" else name.replace("_own_", "_location_"): value[at]
             for name, value in values.items()
-        }
+            if name != "sigma_own_u"
+        } | {"sigma_own_u": values["sigma_own_u"][at : at + 1]}
         total += value_at(single, np.concatenate([mine[name].ravel() for name in sorted(mine)]))
     assert value_at(model, position) == pytest.approx(total, rel=1e-11)
 
@@ -281,7 +283,11 @@ def test_each_channel_has_its_own_forms():
     panel = panel_of(channels=3)
     forms = {"spotify_ads": Delayed(l_max=6), "meta": WeibullCdf(l_max=5), "tiktok": Geometric(l_max=4)}
     curves = {"spotify_ads": Tanh(), "meta": Root(), "tiktok": Exponential()}
-    model = MediaMix(panel, pooling={"baseline": "unpooled"}, adstock=forms, saturation=curves, centring=0.0)
+    # Under priors that are not normal the baseline stays with the other parameters.
+    priors = {name: dist.Laplace(0.0, 0.5) for name in ("intercept", "control", "event")}
+    pooling = {"baseline": "unpooled"}
+    model = MediaMix(panel, pooling=pooling, adstock=forms, saturation=curves, centring=0.0, priors=priors)
+    assert not model.structure.collapsed
     position = draw_position(model)
     found = variables_at(model, position)
     assert found["alpha"].shape == (3, 2)
@@ -322,7 +328,8 @@ def test_each_channel_has_its_own_forms():
 def prior_alone(model: MediaMix, position) -> float:
     with using("float64"):
         posterior = model.posterior()
-        data = dict(model.data) | {"observed": np.zeros_like(model.data["observed"])}
+        unseen = ("observed", "deviations", "gram", "count")
+        data = dict(model.data) | {name: np.zeros_like(model.data[name]) for name in unseen}
         leaves = [jnp.asarray(leaf) for leaf in jax.tree.leaves(data)]
         return float(posterior.logdensity(jnp.asarray(position), leaves))
 
@@ -394,10 +401,18 @@ def test_student_t_likelihood():
     found = variables_at(model, position)
     normal = MediaMix(panel, pooling="pooled")
     values = named(model, position)
-    nu = float(np.exp(values.pop("nu_location")[0]))
+    q = (np.sqrt(values["nu_location_u"] ** 2 + 4) - values["nu_location_u"]) / 2
+    nu = float(20.0 * np.exp(values.pop("nu_location_u") * q / 2)[0] / q[0])
+    # A normal likelihood has the baseline integrated out.
+    names = [f"{one.name}_location_u" for one in model.structure.baseline]
+    own = np.concatenate([values.pop(name) for name in names])
+    values["baseline_population_noise"] = np.zeros(len(own))
     rest = np.concatenate([values[name].ravel() for name in sorted(values)])
     assert found["nu"] == pytest.approx(nu)
-    prior = scipy.stats.gamma.logpdf(nu, 2.0, scale=10.0) + np.log(nu)
+    prior = scipy.stats.gamma.logpdf(nu, 2.0, scale=10.0) + np.log(nu * q[0])
+    normals: list[Any] = [one for parameter in model.structure.baseline for one in parameter.priors]
+    loc, scale = (np.array([float(getattr(one, name)) for one in normals]) for name in ("loc", "scale"))
+    prior += scipy.stats.norm.logpdf(own, loc, scale).sum() - scipy.stats.norm.logpdf(np.zeros(len(own))).sum()
     assert prior_alone(model, position) == pytest.approx(prior_alone(normal, rest) + prior, rel=1e-9)
 
 
