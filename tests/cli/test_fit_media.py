@@ -291,6 +291,20 @@ def test_notes_strict_and_quiet(here):
     assert Path("pelton-out/sales/channels.csv").exists()
 
 
+def test_a_table_of_one_geo(here):
+    """Its results stand once, under all, and are allocated like any other's."""
+    frame = sales()
+    frame[frame["country"] == frame["country"].iloc[0]].drop(columns="country").to_csv("sales.csv", index=False)
+    Path("mix.toml").write_text("\n".join(line for line in CONFIG.splitlines() if not line.startswith("geo")))
+    result = here("fit", "sales.csv", *MEDIA, "--out", "out")
+    assert result.exit_code == 0, result.output
+    channels = pd.read_csv("out/channels.csv", keep_default_na=False)
+    assert channels[["geo", "channel"]].to_numpy().tolist() == [["all", "tv"], ["all", "search"]]
+    assert not channels.isna().any(axis=None)
+    result = here("allocate", "out", "--budget", 20000)
+    assert result.exit_code == 0, result.output
+
+
 def test_the_country_model_takes_columns_alone(here, monkeypatch):
     asked = []
 

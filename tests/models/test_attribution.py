@@ -216,6 +216,17 @@ class TestRoas:
         np.testing.assert_allclose(table["marginal_roas_high"].loc["all"], marginal["high"], rtol=1e-12)
         np.testing.assert_allclose(table["effect"].loc["all"], table["roas"].loc["all"] * table["spend"].loc["all"])
 
+    def test_a_panel_of_one_geo_has_its_rows_once(self):
+        whole = oracle.media_tree({"tv": ("geometric", 8, True, "hill")})
+        groups = {name: group.to_dataset() for name, group in whole.children.items() if "geo" in group.dims}
+        tree = xr.DataTree.from_dict(
+            {name: group.isel(geo=[0]).assign_coords(geo=["all"]) for name, group in groups.items()}
+        )
+        tree.attrs.update(whole.attrs)
+        for table in (attribution.roas_table(tree), attribution.contribution_table(tree)):
+            assert table.index.is_unique
+            assert set(table.index.get_level_values("geo")) == {"all"}
+
     def test_a_country_mix_counts_all_of_its_lags(self):
         tree = oracle.country_tree()
         effect, spent = effect_of_window(tree, 0, 29, 60)

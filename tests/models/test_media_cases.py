@@ -25,7 +25,8 @@ def test_the_returns_of_the_counterfactual_columns_are_covered(cases):
     panel = Panel.from_frame(table, time="date", target="y", media=["x1", "x2"], controls=["z"])
     tree = pelton.sample(MediaMix(panel, trend="linear", seasonality=2), seed=1, progress=False)
     assert_converged(tree)
-    returns = roas_table(tree).query("geo == 'all'").set_index("channel")
+    returns = roas_table(tree).loc["all"]
+    assert list(returns.index) == ["x1", "x2"]
     for channel, value in truth.items():
         assert returns["roas_low"][channel] < value < returns["roas_high"][channel]
 
@@ -37,11 +38,11 @@ def test_two_geos(cases):
     )
     tree = pelton.sample(MediaMix(panel, trend="linear", seasonality=2), seed=1, progress=False)
     assert_converged(tree)
-    assert (fit(tree).geos["r2"] > 0.8).all()
+    assert (fit(tree).geos["coverage"].between(0.85, 1)).all()
 
 
 def test_meridian(cases):
     _, panel = meridian(cases)
     tree = pelton.sample(MediaMix(panel), seed=1, progress=False)
     assert_converged(tree)
-    assert (fit(tree).geos["r2"] > 0.5).all()
+    assert (fit(tree).geos["coverage"].between(0.85, 1)).all()

@@ -106,7 +106,7 @@ class Media:
 
     def by_cell(self, column: str) -> np.ndarray:
         """A column of the returns [1 + geo, channel], all geos together first."""
-        return self.returns[column].to_numpy().reshape(1 + len(self.geos), -1)
+        return self._by_geo(self.returns, column)
 
     @cached_property
     def totals(self) -> pd.DataFrame:
@@ -115,7 +115,12 @@ class Media:
 
     def by_component(self, column: str) -> np.ndarray:
         """A column of the totals [1 + geo, component], all geos together first."""
-        return self.totals[column].to_numpy().reshape(1 + len(self.geos), -1)
+        return self._by_geo(self.totals, column)
+
+    def _by_geo(self, table: pd.DataFrame, column: str) -> np.ndarray:
+        # The table of one geo that is all there is has its rows once.
+        rows = table[column].to_numpy().reshape(len(table.index.unique(level="geo")), -1)
+        return rows if len(rows) == 1 + len(self.geos) else np.concatenate([rows, rows])
 
     @cached_property
     def media_share(self) -> np.ndarray:

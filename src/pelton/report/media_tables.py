@@ -31,7 +31,8 @@ def channel_table(tree: xr.DataTree | Media) -> pd.DataFrame:
             table[f"{name or 'contribution'}{end}"] = totals[column].to_numpy()
     lives = np.array([[one.typical_half_life, *one.half_life] for one in known.carryover])
     for at, end in enumerate(("", "_low", "_high")):
-        table[f"half_life{end}"] = lives[:, :, at].T.ravel()
+        # One geo that is all there is has its rows once.
+        table[f"half_life{end}"] = lives[:, :, at].T.ravel()[: len(table)]
     return table
 
 

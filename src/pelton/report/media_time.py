@@ -6,6 +6,7 @@ import numpy as np
 from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
+from pelton.models.attribution import ALL
 from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, finish, new_figure, styled
 from pelton.report.media_axes import (
     COLOURS,
@@ -58,7 +59,7 @@ def fit_picture(media: Media) -> Picture:
         gone = np.isnan(values["observed"])
         masked |= bool(gone.any())
         axes.plot(dates[gone], values["mean"][gone], "x", color=LIGHT["raw"], ms=4)
-        quality = media.fit.geos.iloc[1 + geo]
+        quality = media.fit.geos.loc[media.geos[geo]]
         name_axes(axes, f"{drawn.geos[geo]}: R² {quality['r2']:.2f}, {percent(quality['coverage'])} inside")
         amount_axis(axes.yaxis)
         date_axis(axes, columns)
@@ -93,7 +94,8 @@ def _fit_title(media: Media, drawn: Labels) -> str:
     miss = media.misses[0]
     if np.isfinite(miss):
         title = f"The prediction misses the {drawn.target} by {percent(miss)} on average; {title}"
-    low = [drawn.geos[geo] for geo in media.by_size if quality["coverage"].iloc[1 + geo] < LOW_COVERAGE]
+    inside = quality["coverage"].to_dict()
+    low = [drawn.geos[geo] for geo in media.by_size if inside[media.geos[geo]] < LOW_COVERAGE]
     if low and len(media.geos) > 1:
         title += f", in {a_few(low, 2)} far fewer"
     return title
@@ -102,7 +104,7 @@ def _fit_title(media: Media, drawn: Labels) -> str:
 def _fit_table(media: Media) -> Table:
     rows = []
     for geo in [-1, *media.by_size]:
-        row = media.fit.geos.iloc[1 + geo]
+        row = media.fit.geos.loc[ALL if geo < 0 else media.geos[geo]]
         name = "all" if geo < 0 else visible(media.geos[geo])
         # Over all geos together R² would praise the model for knowing which of them are large.
         r2 = "–" if np.isnan(row["r2"]) or (geo < 0 and len(media.geos) > 1) else f"{row['r2']:.2f}"
