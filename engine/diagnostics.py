@@ -109,7 +109,7 @@ def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
 
 def diagnose(tree: xr.DataTree) -> Diagnosis:
     """Checks a tree's posterior and sample_stats groups against the usual limits."""
-    rows = table(tree, errors=False).dropna(how="all", subset=["rhat"])
+    rows = table(tree, errors=False).dropna(subset=["ess_bulk"])
     stats = tree["sample_stats"].to_dataset()
     chains, draws = stats["lp"].shape[:2]
     diverging = int(np.sum(np.asarray(stats["diverging"])))
@@ -124,7 +124,8 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
         return Diagnosis(np.nan, "", np.nan, "", np.nan, "", diverging, saturated, bfmi, problems)
     columns = {name: rows[name].to_numpy() for name in ("rhat", "ess_bulk", "ess_tail")}
     at = {
-        "rhat": int(np.argmax(columns["rhat"])),
+        # One chain has no R-hat.
+        "rhat": int(np.nanargmax(columns["rhat"])) if chains > 1 else 0,
         "bulk": int(np.argmin(columns["ess_bulk"])),
         "tail": int(np.argmin(columns["ess_tail"])),
     }
@@ -138,6 +139,8 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
             f"R-hat is {worst['rhat'][0]:.3f} for {worst['rhat'][1]} (at most {MAX_RHAT}): the chains disagree; run a "
             "longer warm-up, or look at the traces for separate modes"
         )
+    if chains == 1 and _has_trajectories(stats):
+        found.append("one chain cannot show whether it has found all of the posterior: run at least two")
     least = min(MIN_ESS_PER_CHAIN * chains, chains * draws)
     for kind in ("bulk", "tail"):
         if worst[kind][0] < least:
@@ -149,7 +152,7 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
     if diverging and not _has_trajectories(stats):
         found.append(
             "the posterior does not fit the grid: more than a millionth of it lies in the outermost cells; use the "
-            "sampler 'numpyro-nuts'"
+            "sampler 'nuts'"
         )
     elif diverging:
         found.append(

@@ -17,7 +17,7 @@ from pelton.models import media_model
 from pelton.models.adstock import Adstock, Geometric
 from pelton.models.baseline import Baseline, Trend, as_trend
 from pelton.models.centring import centring_shares
-from pelton.models.distributions import parse, scalar, to_text
+from pelton.models.distributions import bounds, parse, scalar, to_text
 from pelton.models.lift_tests import LiftTests
 from pelton.models.media_groups import EXTRA_GROUPS, add_group
 from pelton.models.media_model import EFFECTS, Group, Structure
@@ -27,7 +27,8 @@ from pelton.models.saturation import Hill, Saturation
 
 BLOCKS = ("adstock", "saturation", "effect", "baseline")
 LIKELIHOODS = ("normal", "student_t")
-# Between-geo spreads are known badly where geos are few, and the funnel they make wants small steps.
+# Between-geo spreads are known badly where geos are few; the funnel they make wants small steps of samplers that take
+# the same everywhere.
 TARGET_ACCEPT = 0.98
 
 # Default priors of the effect, by what it is: of a typical geo, and the scale of the between-geo sd of its logarithm.
@@ -342,13 +343,27 @@ class _Priors:
         self.known: list[str] = []
 
     def choose(self, name: str, columns: Sequence[str], default: Sequence[dist.Distribution]) -> tuple[Any, ...]:
-        """The prior of each column: its own if given, else the parameter's if given, else the default."""
+        """The prior of each column: its own if given, else the parameter's if given, else the default.
+
+        Raises:
+            ArgumentError: a given prior reaches beyond the support of the default.
+        """
         self.known += [name, *(f"{name}[{column}]" for column in columns)]
-        general = self.given.get(name)
-        return tuple(
-            self.given.get(f"{name}[{column}]", one if general is None else general)
-            for column, one in zip(columns, default, strict=True)
-        )
+        return tuple(self._chosen(name, column, one) for column, one in zip(columns, default, strict=True))
+
+    def _chosen(self, name: str, column: str, default: dist.Distribution) -> dist.Distribution:
+        key = f"{name}[{column}]" if f"{name}[{column}]" in self.given else name
+        if key not in self.given:
+            return default
+        prior = self.given[key]
+        (lower, upper), (least, most) = bounds(prior, f"the prior {key!r}"), bounds(default, name)
+        if lower < least or upper > most:
+            wanted = "is positive" if np.isinf(most) else f"lies within {least:g} and {most:g}"
+            raise ArgumentError(
+                f"the prior {key!r}, {to_text(prior)}, reaches from {lower:g} to {upper:g}, but {name} {wanted}; "
+                f"its default is {to_text(default)}"
+            )
+        return prior
 
     def check_all_used(self) -> None:
         for name in self.given:

@@ -67,6 +67,16 @@ class Unconstrained(dist.Distribution):
         """x = T(eta)."""
         return self._by_family(value, lambda family, eta: biject_to(family.support)(eta))
 
+    def log(self, value: Array) -> Array:
+        """log x of positive x."""
+        # Where T is exp its logarithm is there already.
+        return self._by_family(
+            value,
+            lambda family, eta: (
+                eta if family.support is constraints.positive else jnp.log(biject_to(family.support)(eta))
+            ),
+        )
+
     def sample(self, key: PRNGKeyArray, sample_shape: tuple[int, ...] = ()) -> Array:
         keys = jax.random.split(key, len(self.priors))
         draws = [
@@ -246,7 +256,7 @@ class Parameter:
         """Samples a hierarchical parameter's between-geo sd and returns its logarithm [column]."""
         prior = Coordinates(self.sd_priors)
         free: Any = numpyro.sample(f"{self.name}_sd_u", prior)
-        log_sd = prior.eta(free)
+        log_sd = prior.log(prior.eta(free))
         numpyro.deterministic(f"{self.name}_sd", jnp.exp(log_sd))
         return log_sd
 
@@ -273,8 +283,12 @@ def middle_and_spread(parameters: Sequence[Parameter]) -> dict[str, tuple[np.nda
 
     @jax.jit
     def densities() -> dict[str, Array]:
-        points = jnp.asarray(grid)[:, None]
-        return {one.name: Unconstrained(one.priors).log_prob(points) for one in parameters}
+        return {
+            one.name: Unconstrained(one.priors).log_prob(
+                jnp.broadcast_to(jnp.asarray(grid)[:, None], (len(grid), len(one.priors)))
+            )
+            for one in parameters
+        }
 
     found = {}
     for name, value in densities().items():

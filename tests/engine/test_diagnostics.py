@@ -56,6 +56,14 @@ def problem(tree):
     return " | ".join(found.problems)
 
 
+def test_one_chain_is_judged_by_its_effective_size():
+    tree = tree_of(autoregressive((1, 2000), 0.2))
+    assert problem(tree).startswith("one chain cannot show")
+    assert diagnostics.diagnose(tree).least_ess_bulk > 500
+    independent = tree_of(autoregressive((1, 2000), 0.0), tree_depth=np.zeros((1, 2000), int))
+    assert diagnostics.diagnose(independent).converged
+
+
 def test_converged_draws_have_no_problems():
     assert diagnostics.diagnose(tree_of(autoregressive((4, 1000), 0.2))).problems == ()
 

@@ -426,6 +426,37 @@ def test_a_new_panel_of_the_same_shape_shares_the_compiled_programs():
     assert other.logdensity != first.logdensity
 
 
+@pytest.mark.parametrize(
+    ("name", "prior", "words"),
+    [
+        (
+            "alpha_sd",
+            dist.Normal(0.0, 1.0),
+            "Normal(0, 1), reaches from -inf to inf, but alpha_sd is positive",
+        ),
+        ("alpha", dist.Normal(0.0, 1.0), "but alpha lies within 0 and 1; its default is Beta(1, 3)"),
+        ("slope", dist.Uniform(-1.0, 2.0), "reaches from -1 to 2, but slope is positive"),
+    ],
+)
+def test_priors_that_reach_too_far(name, prior, words):
+    with pytest.raises(ArgumentError) as caught:
+        MediaMix(panel_of(), priors={name: prior})
+    assert words in str(caught.value)
+
+
+@pytest.mark.parametrize("prior", [dist.Uniform(0.0, 0.8), dist.TruncatedNormal(0.3, 0.2, low=0.1)])
+def test_spreads_on_other_supports(prior):
+    """The sd that is recorded has the prior that was asked for, and is the one that the offsets are multiplied by."""
+    model = MediaMix(panel_of(), priors={"slope_sd": prior}, centring=0.0)
+    position = draw_position(model)
+    found, values = variables_at(model, position), named(model, position)
+    spread = np.log(found["slope"] / found["slope_population"])
+    np.testing.assert_allclose(spread, found["slope_sd"] * values["slope_offset"], rtol=1e-9)
+    support: Any = prior.support
+    assert (found["slope_sd"] > support.lower_bound).all()
+    assert (found["slope_sd"] < getattr(support, "upper_bound", np.inf)).all()
+
+
 def test_priors_by_name():
     panel = panel_of()
     model = MediaMix(
