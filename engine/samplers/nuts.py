@@ -257,7 +257,7 @@ class Nuts(Stepwise):
 
     def advance(self, logdensity: BoundLogDensity, state: Any, work: Any, scratch: Any) -> tuple[Tree, Kept]:
         metric = state.metric
-        tree, complete, halvings = self._leapfrog(logdensity, metric, work)
+        tree, complete, halved = self._leapfrog(logdensity, metric, work)
         key = jax.random.fold_in(tree.key, tree.n_steps)
 
         # Even leaves are kept; what is written here before a leaf is complete is written again.
@@ -267,13 +267,13 @@ class Nuts(Stepwise):
         kept = jax.tree.map(lambda rows, one: rows.at[at].set(jnp.where(even, one, rows[at])), scratch, row)
         tree = jax.lax.cond(
             complete,
-            lambda: self._take_in(metric, tree, kept, halvings, state.most_depth, key),
+            lambda: self._take_in(metric, tree, kept, halved, state.most_depth, key),
             lambda: tree,
         )
         return tree, kept
 
     def _leapfrog(self, logdensity: BoundLogDensity, metric: Metric, tree: Tree) -> tuple[Tree, Array, Array]:
-        """One leapfrog further; whether the next leaf is complete, and the halvings that it took."""
+        """One leapfrog further; whether the next leaf is complete, and whether its step was halved."""
         way, at = tree.next, tree.next.at
         outwards = tree.forward != way.returning
         step = jnp.where(outwards, tree.step_size, -tree.step_size) * jnp.exp2(-way.halvings.astype(at.energy.dtype))
@@ -306,18 +306,14 @@ class Nuts(Stepwise):
             high=jnp.where(again, begin.energy, high),
             returning=way.returning | back,
         )
-        diverging = halved_too_often
-        return (
-            tree._replace(
-                next=following,
-                n_steps=tree.n_steps + 1,
-                leaves=tree.leaves + (halved_too_often | one_way),
-                diverging=diverging,
-                finished=diverging | one_way,
-            ),
-            complete,
-            jnp.where(way.returning, 1, 0),
+        tree = tree._replace(
+            next=following,
+            n_steps=tree.n_steps + 1,
+            leaves=tree.leaves + (halved_too_often | one_way),
+            diverging=halved_too_often,
+            finished=halved_too_often | one_way,
         )
+        return tree, complete, way.returning
 
     def _take_in(
         self, metric: Metric, tree: Tree, kept: Kept, halved: Array, most_depth: Array, key: PRNGKeyArray
