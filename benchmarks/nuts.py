@@ -79,10 +79,13 @@ def main() -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--vectorized", type=int, default=0, help="this many chains in one program instead of threads")
+    parser.add_argument("--target-accept", type=float, help="of all samplers; by default each one's for the model")
     asked = parser.parse_args()
     settings: dict[str, Any] = {"draws": asked.draws}
     if asked.vectorized:
         settings |= {"chains": asked.vectorized, "chain_method": "vectorized"}
+    if asked.target_accept:
+        settings["target_accept"] = asked.target_accept
     about = {"machine": record.machine(), "versions": record.versions(), "commit": record.commit(), **settings}
     for name, posterior in targets().items():
         for seed in range(asked.repeats):

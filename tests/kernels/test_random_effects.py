@@ -106,7 +106,9 @@ def test_effects_have_the_joint_conditional_mean_and_covariance(seed):
 @given(st.floats(-14, 4), st.floats(-4, 4), st.floats(-4, 4))
 def test_extreme_spreads_stay_finite(log_sd, log_wide, log_sigma):
     seen, residual, design, *_ = case(0)
-    for precision in ("float64", "float32"):
+    # The population's precision is a difference, of which float32 keeps nothing past some spread of the noise.
+    ratio = max(log_sd, log_wide) - log_sigma
+    for precision in ("float64", "float32") if ratio < np.log(300) else ("float64",):
         with using(precision):
             spreads = np.full(EFFECTS, np.exp(log_wide)), np.full(EFFECTS, np.exp(log_sd))
             args = arguments(seen, residual, design, *spreads, np.full(UNITS, np.exp(log_sigma)))

@@ -332,7 +332,7 @@ def test_fixed_beta_with_segments():
 
 def test_default_sampler_is_the_grid_where_two_numbers_are_unknown():
     successes, trials, region, x = simulated(units=60, regions=3)
-    for settings, expected in (({}, "grid"), ({"segments": region}, "grid"), ({"covariates": x}, "numpyro-nuts")):
+    for settings, expected in (({}, "grid"), ({"segments": region}, "grid"), ({"covariates": x}, "nuts")):
         tree = pelton.sample(pelton.PartialPooling(successes, trials, **settings))
         assert tree.attrs["sampler"] == expected
         assert tree.attrs["converged"]
