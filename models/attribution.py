@@ -153,7 +153,7 @@ def contribution_table(tree: xr.DataTree | Response, probability: float = 0.94) 
     index = pd.MultiIndex.from_product([[ALL, *known.geos], components], names=["geo", "component"])
     table = pd.DataFrame(columns, index=index)
     table.insert(0, "kind", np.tile(np.asarray(draws["kind"]), len(known.geos) + 1))
-    return _once(table)
+    return _once(table, known)
 
 
 def roas(
@@ -234,12 +234,12 @@ def roas_table(tree: xr.DataTree | Response, window: Window | None = None, proba
             edge.ravel() for edge in np.quantile(ratio, [low, high], axis=0)
         )
     index = pd.MultiIndex.from_product([[ALL, *known.geos], known.channels], names=["geo", "channel"])
-    return _once(pd.DataFrame(columns, index=index))
+    return _once(pd.DataFrame(columns, index=index), known)
 
 
-def _once(table: pd.DataFrame) -> pd.DataFrame:
-    """Without a second set of rows for a panel of one geo, whose name is that of all together."""
-    return table.loc[~table.index.duplicated()]
+def _once(table: pd.DataFrame, known: Response) -> pd.DataFrame:
+    """Without a second set of rows for a panel of one geo that bears the name of all together."""
+    return table.iloc[: len(table) // 2] if tuple(known.geos) == (ALL,) else table
 
 
 def response_curves(

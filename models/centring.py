@@ -65,10 +65,10 @@ def _jacobian(structure: Structure, data: Any) -> dict[str, np.ndarray]:
     A parameter of one geo and channel moves the response of that geo and channel alone, so that one forward derivative
     a parameter gives all of its columns.
     """
-    names = (*structure.media, structure.effect)
+    parameters = (*structure.media, structure.effect)
 
     def by_channel(unconstrained: Any, data: Any) -> Any:
-        values = {one.name: one.prior.constrain(unconstrained[one.name]) for one in names}
+        values = {one.name: one.prior.constrain(unconstrained[one.name]) for one in parameters}
         computed: list[Any] = [
             response(structure, group, media, values)
             for group, media in zip(structure.groups, data["media"], strict=True)
@@ -81,20 +81,21 @@ def _jacobian(structure: Structure, data: Any) -> dict[str, np.ndarray]:
     @jax.jit
     def derivatives(data: Any) -> Any:
         middle = {
-            one.name: jnp.broadcast_to(data["start"][one.name][0], (structure.geos, len(one.columns))) for one in names
+            one.name: jnp.broadcast_to(data["start"][one.name][0], (structure.geos, len(one.columns)))
+            for one in parameters
         }
         zero = jax.tree.map(jnp.zeros_like, middle)
         return {
             one.name: jax.jvp(
                 lambda at: by_channel(at, data), (middle,), (zero | {one.name: jnp.ones_like(middle[one.name])},)
             )[1]
-            for one in names
+            for one in parameters
         }
 
     number = {name: i for i, name in enumerate(structure.channels)}
     used = {name: data[name] for name in ("media", "inside", "start", "spent", "typical_spend")}
     found = {name: np.asarray(value, np.float64) for name, value in derivatives(used).items()}
-    shares = {one.name: found[one.name][..., [number[column] for column in one.columns]] for one in names}
+    shares = {one.name: found[one.name][..., [number[column] for column in one.columns]] for one in parameters}
     at = 0
     for parameter in structure.baseline:
         size = len(parameter.columns)

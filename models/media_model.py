@@ -16,7 +16,7 @@ from pelton.kernels.media import geometric_hill
 from pelton.kernels.random_effects import draw_effects, log_marginal
 from pelton.models.adstock import Adstock
 from pelton.models.baseline import Trend
-from pelton.models.pooling import Coordinates, Parameter
+from pelton.models.pooling import Parameter
 from pelton.models.saturation import Saturation
 
 type Values = dict[str, Array]
@@ -85,9 +85,8 @@ class Structure:
     @property
     def collapsed_levels(self) -> tuple[list[int], list[int]]:
         """Which of the collapsed terms the population has, and which of them the geos have."""
-        owners = [one for one in self.collapsed for _ in one.columns]
-        terms = list(enumerate(owners))
-        return [i for i, one in terms if one.pooling != "unpooled"], [i for i, one in terms if one.pooling != "pooled"]
+        levels = [one.levels for one in self.collapsed for _ in one.columns]
+        return [at for at, (own, _) in enumerate(levels) if own], [at for at, (_, own) in enumerate(levels) if own]
 
     @cached_property
     def columns(self) -> dict[str, dict[int, int]]:
@@ -197,12 +196,9 @@ def _observe(structure: Structure, data: Any, values: Values, effect: Array, sig
             assert parameter.normal is not None
             location, spread = parameter.normal
             level.append(jnp.broadcast_to(location * times, shape))
-            own, none = spread * times * jnp.ones(shape[1]), jnp.zeros(shape[1])
-            wide.append(none if parameter.pooling == "unpooled" else own)
-            if parameter.pooling == "hierarchical":
-                between.append(jnp.exp(parameter.spread()) * times)
-            else:
-                between.append(own if parameter.pooling == "unpooled" else none)
+            own, (of_population, of_geos) = spread * times * jnp.ones(shape[1]), parameter.levels
+            wide.append(own * of_population)
+            between.append(jnp.exp(parameter.spread()) * times if of_population and of_geos else own * of_geos)
         else:
             level.append(values[parameter.name] * times)
     baseline = jnp.concatenate(level, axis=-1)
@@ -310,7 +306,7 @@ def start(key: PRNGKeyArray, structure: Structure, data: Any) -> dict[str, Array
         log_sd: Any = 0.0
         if parameter.pooling == "hierarchical":
             log_sd = around(f"{name}_sd", (columns,), 4 * index + 1)
-            found[f"{name}_sd_u"] = Coordinates(parameter.sd_priors).at(log_sd)
+            found[f"{name}_sd_u"] = parameter.sd_prior.at(log_sd)
         if parameter in structure.collapsed:
             continue
         location = around(name, (columns,), 4 * index)

@@ -21,8 +21,9 @@ from pelton.models.distributions import identity
 
 type Pooling = Literal["hierarchical", "pooled", "unpooled"]
 
-NEWTON_STEPS = 12
 POOLINGS: tuple[Pooling, ...] = ("hierarchical", "pooled", "unpooled")
+# Of the inverse of `Coordinates`; it converges quadratically.
+NEWTON_STEPS = 12
 
 
 class Unconstrained(dist.Distribution):
@@ -222,6 +223,16 @@ class Parameter:
         return Coordinates(self.priors)
 
     @property
+    def sd_prior(self) -> Coordinates:
+        """The prior of the between-geo standard deviation [column]."""
+        return Coordinates(self.sd_priors)
+
+    @property
+    def levels(self) -> tuple[bool, bool]:
+        """Whether the population has a value of its own, and whether the geos have."""
+        return self.pooling != "unpooled", self.pooling != "pooled"
+
+    @property
     def recorded(self) -> tuple[str, ...]:
         """Names of what `sites` records beside the values."""
         return (f"{self.name}_population", f"{self.name}_sd") if self.pooling == "hierarchical" else ()
@@ -254,7 +265,7 @@ class Parameter:
 
     def spread(self) -> Array:
         """Samples a hierarchical parameter's between-geo sd and returns its logarithm [column]."""
-        prior = Coordinates(self.sd_priors)
+        prior = self.sd_prior
         free: Any = numpyro.sample(f"{self.name}_sd_u", prior)
         log_sd = prior.log(prior.eta(free))
         numpyro.deterministic(f"{self.name}_sd", jnp.exp(log_sd))

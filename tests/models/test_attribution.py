@@ -227,6 +227,17 @@ class TestRoas:
             assert table.index.is_unique
             assert set(table.index.get_level_values("geo")) == {"all"}
 
+    def test_a_geo_called_all_among_others_loses_nothing(self):
+        whole = oracle.media_tree({"tv": ("geometric", 8, True, "hill")})
+        names = ["all", *whole["posterior"]["geo"].values[1:]]
+        groups = {name: group.to_dataset() for name, group in whole.children.items()}
+        tree = xr.DataTree.from_dict(
+            {name: group.assign_coords(geo=names) if "geo" in group.dims else group for name, group in groups.items()}
+        )
+        tree.attrs.update(whole.attrs)
+        expected, found = attribution.roas_table(whole), attribution.roas_table(tree)
+        np.testing.assert_array_equal(found.to_numpy(), expected.to_numpy())
+
     def test_a_country_mix_counts_all_of_its_lags(self):
         tree = oracle.country_tree()
         effect, spent = effect_of_window(tree, 0, 29, 60)
