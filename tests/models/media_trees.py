@@ -4,7 +4,7 @@ import json
 
 import numpy as np
 import xarray as xr
-from scipy import signal
+from scipy import signal, stats
 
 GEOS = ("DE", "PL", "SE")
 
@@ -241,11 +241,16 @@ def weights(adstock, l_max, normalize, values):
         w = values["alpha"] ** lag
     elif adstock == "delayed":
         w = values["alpha"] ** ((lag - values["theta"]) ** 2)
+    elif adstock == "binomial":
+        w = (1 - lag / (l_max + 1)) ** (1 / values["alpha"] - 1)
+    elif adstock == "weibull_pdf":
+        density = stats.weibull_min(values["weibull_shape"], scale=values["weibull_scale"]).pdf(lag + 1)
+        w = (density - density.min()) / (density.max() - density.min())
     elif adstock == "weibull_cdf":
         survival = np.exp(-((lag / values["weibull_scale"]) ** values["weibull_shape"]))
         w = np.cumprod(survival)
     else:
-        raise NotImplementedError(adstock)
+        raise KeyError(adstock)
     return w / w.sum() if normalize else w
 
 
@@ -255,11 +260,15 @@ def saturate(saturation, x, values):
             return np.where(x > 0, 1 / (1 + (values["half_saturation"] / x) ** values["slope"]), 0.0)
     if saturation == "exponential":
         return 1 - np.exp(-values["rate"] * x)
+    if saturation == "logistic":
+        return (1 - np.exp(-values["rate"] * x)) / (1 + np.exp(-values["rate"] * x))
+    if saturation == "tanh":
+        return np.tanh(x / values["tanh_scale"])
     if saturation == "michaelis_menten":
         return x / (x + values["half_saturation"])
     if saturation == "root":
         return x ** values["power"]
-    raise NotImplementedError(saturation)
+    raise KeyError(saturation)
 
 
 def response(channel, series, values):

@@ -60,6 +60,14 @@ class TestContributions:
         totals = np.asarray(draws.sum("component")).reshape(-1, 3)
         np.testing.assert_allclose(totals, (whole * inside).sum(-1), rtol=1e-12)
 
+    @pytest.mark.parametrize("name", sorted(oracle.PARAMETERS))
+    def test_every_form_is_that_of_its_formula(self, name):
+        is_adstock = name in ("geometric", "delayed", "binomial", "weibull_pdf", "weibull_cdf")
+        adstock, saturation = (name, "hill") if is_adstock else ("geometric", name)
+        forms = [(adstock, 6, normalize, saturation) for normalize in (True, False)]
+        tree = oracle.media_tree(dict(zip(("tv", "radio"), forms, strict=True)), weeks=20)
+        np.testing.assert_allclose(Response.of(tree).contributions(), oracle.contributions(tree), rtol=1e-9, atol=1e-9)
+
     def test_weeks_and_totals_are_those_of_the_loops(self, tree, drawn):
         found = attribution.contributions(tree, probability=0.8)
         inside = inside_of(tree)
