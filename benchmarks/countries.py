@@ -101,27 +101,28 @@ def z_scores(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, float]:
     return {name: float((a[0] - b[0]) / np.hypot(a[1], b[1])) for name, (a, b) in pairs.items()}
 
 
-def run(seed: int) -> dict[str, Any]:
-    """One run with the defaults: its diagnostics, its mode shares, and its largest z-score against the reference."""
+def run(seed: int, draws: int) -> dict[str, Any]:
+    """One run with the defaults but for the number of draws: its diagnostics, its mode shares, and its largest z-score against the reference."""
     from arviz_stats.base.array import array_stats
 
     import pelton
     from pelton.models.countries import country_mix
 
     began = time.perf_counter()
-    tree: Any = pelton.sample(country_mix(load_panel()), seed=seed, progress=False)
+    tree: Any = pelton.sample(country_mix(load_panel()), draws=draws, seed=seed, progress=False)
     seconds = time.perf_counter() - began
-    draws = parameters(tree)
-    stacked = np.stack(list(draws.values()))
+    found = parameters(tree)
+    stacked = np.stack(list(found.values()))
     rhat, ess = (np.asarray(getattr(array_stats, name)(stacked)) for name in ("rhat", "ess"))
     record = {
         "system": "countries",
         "seed": seed,
+        "draws": draws,
         "seconds": seconds,
         "rhat": float(rhat.max()),
-        "rhat_of": list(draws)[int(rhat.argmax())],
+        "rhat_of": list(found)[int(rhat.argmax())],
         "ess": float(ess.min()),
-        "ess_of": list(draws)[int(ess.argmin())],
+        "ess_of": list(found)[int(ess.argmin())],
         "divergences": int(tree["sample_stats"]["diverging"].sum()),
         "smooth_share": float(np.mean(np.asarray(tree["posterior"]["noise"].sel(geo="Switzerland")) < SMOOTH_NOISE)),
         **{key: tree.attrs[key] for key in ("seconds_compiling", "seconds_warmup", "seconds_sampling")},
@@ -130,7 +131,7 @@ def run(seed: int) -> dict[str, Any]:
         truth = json.loads(REFERENCE.read_text())["parameters"]
         scores = {
             f"{quantity} of {name}": z
-            for name, values in draws.items()
+            for name, values in found.items()
             for quantity, z in z_scores(summary(values), truth[name]).items()
         }
         worst = max(scores, key=lambda name: abs(scores[name]))
@@ -163,6 +164,7 @@ def main(arguments: list[str]) -> None:
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--seeds", type=int, default=20)
     parser.add_argument("--first", type=int, default=0)
+    parser.add_argument("--draws", type=int, default=1500)
     parser.add_argument("--carryovers", action="store_true", help="compare Switzerland with and without the others")
     asked = parser.parse_args(arguments)
     made = {"commit": commit(), "machine": machine(), "versions": versions()}
@@ -172,7 +174,7 @@ def main(arguments: list[str]) -> None:
         append(RESULTS / "countries.jsonl", record | made)
         return
     for seed in range(asked.first, asked.first + asked.seeds):
-        record = run(seed)
+        record = run(seed, asked.draws)
         print(json.dumps(record), flush=True)
         append(RESULTS / "countries.jsonl", record | made)
 

@@ -1,59 +1,83 @@
 """What NUTS learns while it warms up: the step size by dual averaging, the metric from draws and scores by windows."""
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
-import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
 
-# Share of the warm-up in which windows are short and trees shallow, and share at its end that leaves the metric alone.
-EARLY, FINAL = 0.3, 0.15
-EARLY_WINDOW, WINDOW = 10, 80
+# The first window's draws, how much later each window ends than the last, and the share of the warm-up after which the
+# metric is left alone.
+FIRST_WINDOW, GROWTH = 5, 1.5
+METRIC_SHARE = 0.85
 # While the metric is unknown the step is far too small for the widest direction, and full trees would spend most of a
 # warm-up's gradients on the first draws.
-EARLY_DEPTH = 7
-# Draws before an estimate is used at all, and weight of the prior that coordinates are uncorrelated, in draws.
-LEAST_DRAWS = 3
-SHRINK = 5.0
+EARLY_SHARE, EARLY_DEPTH = 0.3, 7
+# A window of at least so many draws is worth finding the step size afresh.
+LONG_WINDOW = 20
+# Weight of the prior that coordinates are uncorrelated, in draws: so many, and so many a dimension.
+SHRINK = (5.0, 0.125)
+# Directions of a metric of low rank, and how much wider or narrower than its scale says a direction has to be.
+RANK, LEAST_STRETCH = 40, 1.5
+# Past so many dimensions directions are looked for among the leading ones of draws and of scores, so many of each,
+# found from so many draws.
+MOST_WHOLE, LEADING, MOST_ROWS = 400, 100, 1000
 # Dual averaging: weight of the errors, forgetting of the first ones, and how fast the average follows.
 GAMMA, DELAY, DECAY = 0.05, 10.0, 0.75
 FIRST_STEP = 0.1
 
 
-def schedule(warmup_steps: int) -> tuple[np.ndarray, int, int]:
-    """Whether a window ends after each warm-up iteration [index], the first that is not early, the first of the last.
+def windows(steps: int) -> tuple[int, ...]:
+    """Warm-up draws after which all chains learn from one another, each half as many again as the last.
 
-    >>> ends, early, final = schedule(400)
-    >>> early, final, np.flatnonzero(ends).tolist()
-    (120, 340, [9, 19, 29, 39, 49, 59, 69, 79, 89, 99, 109, 119, 199, 279])
+    The last but one is the last at which the metric changes; from there to the end the step size is found.
+
+    >>> windows(400)
+    (5, 8, 12, 18, 27, 41, 62, 93, 140, 210, 340, 400)
+    >>> windows(3), windows(0)
+    ((2, 3), ())
     """
-    early, final = int(EARLY * warmup_steps), int((1 - FINAL) * warmup_steps)
-    ends = np.zeros(max(warmup_steps, 1), bool)
-    ends[EARLY_WINDOW - 1 : early : EARLY_WINDOW] = True
-    # A last window that is cut short by the end of adaptation would throw away most of what is known.
-    ends[early + WINDOW - 1 : max(final - WINDOW // 2, 0) : WINDOW] = True
-    return ends, early, final
+    final, ends, end = int(METRIC_SHARE * steps), [], FIRST_WINDOW
+    while end * GROWTH < final:
+        ends.append(end)
+        end = int(np.ceil(end * GROWTH))
+    return tuple(sorted({*ends, final, steps} - {0}))
 
 
 class Metric(NamedTuple):
-    """The inverse mass matrix, and the factor that makes momenta of standard normals.
+    """The inverse mass matrix M^-1 = L L', as scales and the directions in which they are wrong.
+
+        L = S (1 + U (K^(1/2) - 1) U'),  S = diag(scale),  K = diag(stretch)
+
+    Momenta are kept as z = L' p, which are standard normal: kinetic energy and U-turns then need no matrix. The metric
+    is diagonal where U has no columns, and dense where it has as many as rows.
 
     Attributes:
-        inverse: M^-1, its diagonal [d] or all of it [d, d].
-        factor: F with F F' = M, likewise.
+        scale: of each coordinate [d].
+        basis: U, orthonormal directions of the scaled coordinates [d, k].
+        stretch: by how much the variance along each direction exceeds the scale's [k].
     """
 
-    inverse: Array
-    factor: Array
+    scale: Float[Array | np.ndarray, " d"]
+    basis: Float[Array | np.ndarray, "d k"]
+    stretch: Float[Array | np.ndarray, " k"]
+
+    def _stretched(self, vector: Any, power: float) -> Any:
+        if self.basis.shape[1] == 0:
+            return vector
+        return vector + self.basis @ ((self.stretch**power - 1) * (vector @ self.basis))
 
     def velocity(self, momentum: Float[Array, " d"]) -> Float[Array, " d"]:
-        """M^-1 p."""
-        return self.inverse * momentum if self.inverse.ndim == 1 else self.inverse @ momentum
+        """L z, by which a position moves."""
+        return self.scale * self._stretched(momentum, 0.5)
 
-    def momentum(self, standard: Float[Array, " d"]) -> Float[Array, " d"]:
-        """F z, which is Normal(0, M) for standard normal z."""
-        return self.factor * standard if self.factor.ndim == 1 else self.factor @ standard
+    def force(self, score: Float[Array, " d"]) -> Float[Array, " d"]:
+        """L' g, by which z moves."""
+        return self._stretched(self.scale * score, 0.5)
+
+    def score(self, force: Float[Array, " d"]) -> Float[Array, " d"]:
+        """g of a force."""
+        return self._stretched(force, -0.5) / self.scale
 
 
 class DualAverage(NamedTuple):
@@ -69,9 +93,9 @@ class DualAverage(NamedTuple):
     centre: Float[Array, ""]
 
     @classmethod
-    def at(cls, log_step: Array) -> "DualAverage":
+    def at(cls, log_step: Any) -> "DualAverage":
         """Begun, or begun again, at a step size."""
-        zero = jnp.zeros_like(log_step)
+        zero = log_step * 0
         return cls(log_step, log_step, zero, zero, log_step + np.log(10.0))
 
     def updated(self, missing: Array) -> "DualAverage":
@@ -85,114 +109,103 @@ class DualAverage(NamedTuple):
         )
 
 
-class Moments(NamedTuple):
-    """Running means and sums of squared deviations of draws x and scores g, by Welford's recursion."""
+class Learnt(NamedTuple):
+    """What all chains of a posterior share: the metric, and how deep their trees may be."""
 
-    draws: Float[Array, ""]
-    mean: Float[Array, "two d"]
-    squares: Array
-
-    @classmethod
-    def empty(cls, dimension: int, dense: bool, dtype: jnp.dtype) -> "Moments":
-        """Of no draws: squares are [two, d], or [two, d, d] where dense."""
-        shape = (2, dimension, dimension) if dense else (2, dimension)
-        return cls(jnp.zeros((), dtype), jnp.zeros((2, dimension), dtype), jnp.zeros(shape, dtype))
-
-    def updated(self, draw: Array, score: Array) -> "Moments":
-        """With one more draw."""
-        count = self.draws + 1
-        values = jnp.stack([draw, score])
-        before = values - self.mean
-        mean = self.mean + before / count
-        after = values - mean
-        product = before * after if self.squares.ndim == 2 else before[:, :, None] * after[:, None, :]
-        return Moments(count, mean, self.squares + product)
+    metric: Metric
+    most_depth: Int[Array | np.ndarray, ""]
 
 
-def identity(score: Float[Array, " d"], dense: bool) -> Metric:
-    """The metric of a chain that has only its first score g: scales 1 / |g|, as far as that says anything."""
-    size = jnp.abs(score)
-    limits = jnp.finfo(score.dtype).eps, 1 / jnp.finfo(score.dtype).eps
-    inverse = 1 / jnp.clip(jnp.where(jnp.isfinite(size) & (size > 0), size, 1.0), *limits)
-    factor = inverse**-0.5
-    return Metric(jnp.diag(inverse), jnp.diag(factor)) if dense else Metric(inverse, factor)
+def first_metric(scores: Float[np.ndarray, "chain ... d"], rank: int) -> Metric:
+    """The metric of chains that have only their first scores g: variances 1 / |g|, as far as that says anything."""
+    size = np.abs(np.asarray(scores, np.float64))
+    size = np.where(np.isfinite(size) & (size > 0), size, 1.0)
+    scale = np.exp(np.mean(np.log(size), axis=0)) ** -0.5
+    return _without_directions(np.clip(scale, 1e-8, 1e8), rank)
 
 
-def estimate(moments: Moments, old: Metric) -> Metric:
-    """The metric of least Fisher divergence between a standard normal and the draws in it.
+def _without_directions(scale: np.ndarray, rank: int) -> Metric:
+    return Metric(scale, np.zeros((*scale.shape, rank)), np.ones((*scale.shape[:-1], rank)))
 
-        diagonal  M^-1 = sd(x) / sd(g)
-        dense     M^-1 = cov(x) # cov(g)^-1,  A # B = A^(1/2) (A^(-1/2) B A^(-1/2))^(1/2) A^(1/2)
 
-    The covariances of few draws are shrunk to their diagonals.
+def estimate(
+    draws: Float[np.ndarray, "... n d"], scores: Float[np.ndarray, "... n d"], old: Metric, *, rank: int
+) -> Metric:
+    """The metric in which draws and scores come nearest to standard normals, by their Fisher divergence.
+
+        scale^2 = sd(x) / sd(g)
+        K, U    = eigenvalues and vectors of cov(x / scale) # cov(g scale)^-1
+
+    where A # B = A^(1/2) (A^(-1/2) B A^(-1/2))^(1/2) A^(1/2). Of the directions the `rank` whose stretch is furthest
+    from 1 are kept, and where they are not all of them no stretch between 2/3 and 3/2. Covariances are shrunk towards
+    their diagonals, as if by 5 + d / 8 further draws of independent coordinates.
+
+    Args:
+        draws, scores: positions and gradients of the log density there.
+        old: the metric that serves where draws say nothing.
+        rank: directions; 0 for a diagonal metric, d for a dense one.
 
     Source: Seyboldt et al., Preconditioning Hamiltonian Monte Carlo by minimizing Fisher divergence.
     """
-    if moments.squares.ndim == 2:
-        ratio = jnp.sqrt(moments.squares[0] / moments.squares[1])
-        fine = (moments.draws >= LEAST_DRAWS) & jnp.isfinite(ratio) & (ratio > 0)
-        inverse = jnp.where(fine, ratio, old.inverse)
-        return Metric(inverse, inverse**-0.5)
-    covariances = moments.squares / jnp.maximum(moments.draws - 1, 1.0)
-    variances = jnp.diagonal(covariances, axis1=1, axis2=2)
-    scale = (variances[0] / variances[1]) ** 0.25
-    # In coordinates in which draws and scores are as wide as one another.
-    scales = jnp.stack([1 / scale, scale])
-    both = covariances * scales[:, :, None] * scales[:, None, :]
-    both = both * moments.draws / (moments.draws + SHRINK)
-    diagonal = jnp.diagonal(both, axis1=1, axis2=2) * SHRINK / moments.draws
-    both = both + jax.vmap(jnp.diag)(diagonal)
+    count, dimension = draws.shape[-2:]
+    x, g = (_centred(np.asarray(values, np.float64)) for values in (draws, scores))
+    with np.errstate(divide="ignore", invalid="ignore"):
+        ratio = (np.mean(x**2, axis=-2) / np.mean(g**2, axis=-2)) ** 0.25
+    scale = np.where((count > 2) & np.isfinite(ratio) & (ratio > 0), ratio, old.scale)
+    if rank == 0 or count <= 2:
+        return _without_directions(scale, rank)
+    x, g = x / scale[..., None, :], g * scale[..., None, :]
+    # In these coordinates draws and scores vary alike.
+    variances = np.mean(x**2, axis=-2)
+    prior = np.where(variances > 0, variances, 1.0)[..., None] * np.eye(dimension)
+    within = None
+    if dimension > MOST_WHOLE:
+        within = np.linalg.qr(np.concatenate([_leading(x), _leading(g)], axis=-1))[0]
+        x, g, prior = x @ within, g @ within, np.swapaxes(within, -1, -2) @ prior @ within
+    weight = SHRINK[0] + SHRINK[1] * dimension
+    one, other = ((np.swapaxes(y, -1, -2) @ y + weight * prior) / (count + weight) for y in (x, g))
+    stretch, basis = np.linalg.eigh(_geometric_mean(one, np.linalg.inv(other)))
+    stretch = np.maximum(stretch, np.finfo(float).eps)
+    kept = np.argsort(-np.abs(np.log(stretch)), axis=-1, kind="stable")[..., :rank]
+    stretch = np.take_along_axis(stretch, kept, axis=-1)
+    basis = np.take_along_axis(basis, kept[..., None, :], axis=-1)
+    if within is not None:
+        basis = within @ basis
+    if rank < dimension:
+        stretch = np.where(np.abs(np.log(stretch)) > np.log(LEAST_STRETCH), stretch, 1.0)
+    return Metric(scale, basis, stretch)
 
-    def power(matrix: Array, exponent: float) -> Array:
-        values, vectors = jnp.linalg.eigh(matrix)
-        values = jnp.maximum(values, jnp.finfo(matrix.dtype).eps * values[-1])
-        return (vectors * values**exponent) @ vectors.T
 
-    root, inverse_root = power(both[0], 0.5), power(both[0], -0.5)
-    mean = root @ power(inverse_root @ power(both[1], -1.0) @ inverse_root, 0.5) @ root
-    inverse = scale[:, None] * (mean + mean.T) / 2 * scale
-    lower = jnp.linalg.cholesky(inverse)
-    # M = (L L')^-1 = F F' for F = L'^-1.
-    factor = jax.scipy.linalg.solve_triangular(lower.T, jnp.eye(len(scale), dtype=scale.dtype), lower=False)
-    fine = (moments.draws >= LEAST_DRAWS) & jnp.all(jnp.isfinite(factor))
-    return Metric(jnp.where(fine, inverse, old.inverse), jnp.where(fine, factor, old.factor))
+def _centred(values: np.ndarray) -> np.ndarray:
+    """Less their means; what is not finite says nothing."""
+    fine = np.isfinite(values)
+    values = np.where(fine, values, 0.0)
+    mean = np.sum(values, axis=-2, keepdims=True) / np.maximum(np.sum(fine, axis=-2, keepdims=True), 1)
+    return np.where(fine, values - mean, 0.0)
 
 
-class Adaptation(NamedTuple):
-    """What a chain has learnt: two sets of moments, of which the younger takes over at the end of a window."""
+def _leading(rows: np.ndarray) -> np.ndarray:
+    """Directions [d, LEADING] along which rows vary most."""
+    rows = rows[..., :: -(-rows.shape[-2] // MOST_ROWS), :]
+    # Of the two products the smaller one.
+    if rows.shape[-1] <= rows.shape[-2]:
+        return np.linalg.eigh(np.swapaxes(rows, -1, -2) @ rows)[1][..., -LEADING:]
+    _, vectors = np.linalg.eigh(rows @ np.swapaxes(rows, -1, -2))
+    return np.swapaxes(rows, -1, -2) @ vectors[..., -LEADING:]
 
-    averaging: DualAverage
-    used: Moments
-    younger: Moments
 
-    @classmethod
-    def begin(cls, dimension: int, dense: bool, dtype: jnp.dtype) -> "Adaptation":
-        """Nothing learnt yet."""
-        empty = Moments.empty(dimension, dense, dtype)
-        return cls(DualAverage.at(jnp.log(jnp.asarray(FIRST_STEP, dtype))), empty, empty)
+def _eigen(matrix: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+    values, vectors = np.linalg.eigh(matrix)
+    return np.maximum(values, np.finfo(float).eps * values[..., -1:]), vectors
 
-    def updated(
-        self, draw: Array, score: Array, missing: Array, metric: Metric, index: Int[Array, ""], warmup_steps: int
-    ) -> tuple["Adaptation", Metric, Float[Array, ""]]:
-        """With one more warm-up draw; beside it the metric and step size of the next."""
-        ends, early, final = schedule(warmup_steps)
-        closes = jnp.asarray(ends)[index]
-        learning = index < final
-        dense = self.used.squares.ndim == 3
-        averaging = self.averaging.updated(missing)
 
-        def learn() -> tuple[Moments, Moments]:
-            used, younger = self.used.updated(draw, score), self.younger.updated(draw, score)
-            empty = Moments.empty(draw.shape[0], dense, draw.dtype)
-            pick = jax.tree.map(lambda a, b: jnp.where(closes, a, b), (younger, empty), (used, younger))
-            return pick[0], pick[1]
+def _power(values: np.ndarray, vectors: np.ndarray, exponent: float) -> np.ndarray:
+    return (vectors * values[..., None, :] ** exponent) @ np.swapaxes(vectors, -1, -2)
 
-        used, younger = jax.lax.cond(learning, learn, lambda: (self.used, self.younger))
-        # A diagonal costs nothing and follows every draw; a dense matrix is factored where a window closes.
-        metric = jax.lax.cond(learning & (closes if dense else True), lambda: estimate(used, metric), lambda: metric)
-        again = (index == early - 1) | (index == final - 1) | (closes & dense)
-        fresh = DualAverage.at(averaging.log_average)
-        averaging = jax.tree.map(lambda a, b: jnp.where(again, a, b), fresh, averaging)
-        last = index == warmup_steps - 1
-        step_size = jnp.exp(jnp.where(last, averaging.log_average, averaging.log_step))
-        return Adaptation(averaging, used, younger), metric, step_size
+
+def _geometric_mean(one: np.ndarray, other: np.ndarray) -> np.ndarray:
+    """A # B of two positive matrices."""
+    eigen = _eigen(one)
+    root, inverse = _power(*eigen, 0.5), _power(*eigen, -0.5)
+    mean = root @ _power(*_eigen(inverse @ other @ inverse), 0.5) @ root
+    return (mean + np.swapaxes(mean, -1, -2)) / 2

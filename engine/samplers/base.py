@@ -5,7 +5,6 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
-import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -72,13 +71,13 @@ class Sampler(ABC):
         warmup_steps: length of the warm-up that the adaptation is planned for.
         target_accept: mean acceptance probability that the step size is adapted to.
         max_tree_depth: limit on the doublings of a trajectory.
-        dense: whether the inverse mass matrix is dense or diagonal.
+        metric: form of the inverse mass matrix, one of the sampler's `metrics`.
     """
 
     warmup_steps: int = 1000
     target_accept: float = 0.8
     max_tree_depth: int = 10
-    dense: bool = False
+    metric: str = "diagonal"
 
     name: ClassVar[str]
     # Where one compiled program serves both phases, the driver compiles only that.
@@ -87,6 +86,8 @@ class Sampler(ABC):
     needs_warmup: ClassVar[bool] = True
     shared_init: ClassVar[bool] = False
     max_dimension: ClassVar[int | None] = None
+    # Forms of the metric: the first serves few dimensions, the second many.
+    metrics: ClassVar[tuple[str, ...]] = ("dense", "diagonal")
     # Whether hard regions get smaller steps of their own, so that a run need not ask for a high acceptance everywhere.
     local_steps: ClassVar[bool] = False
     # Whether the largest dimension is of a block of the posterior's hierarchy and not of the whole position.
@@ -97,6 +98,14 @@ class Sampler(ABC):
         """The state at a starting position [dimension]."""
 
     @abstractmethod
+    def position(self, state: Any) -> Float[Array, " dimension"]:
+        """The draw that a state holds."""
+
+
+class Chainwise(Sampler):
+    """A sampler whose chains know nothing of one another: a transition is a function of one chain's state."""
+
+    @abstractmethod
     def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
         """One transition."""
 
@@ -104,16 +113,40 @@ class Sampler(ABC):
         """One adapting transition, the index-th of `warmup_steps`."""
         return self.step(logdensity, state, key)
 
+
+class Ensemble(Sampler):
+    """A sampler whose chains learn from one another at every step: its functions take and return all chains at once.
+
+    States, positions [chain, dimension] and Info [chain] have a leading axis of chains wherever a chain's own would
+    have none; what the chains share may stand in the state without that axis. Chains are always vectorised.
+    """
+
+    # Fewer chains than this teach one another too little.
+    least_chains: ClassVar[int] = 2
+
     @abstractmethod
-    def position(self, state: Any) -> Float[Array, " dimension"]:
-        """The draw that a state holds."""
+    def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> Any:
+        """The state of all chains at their starting positions [chain, dimension]."""
+
+    @abstractmethod
+    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
+        """One transition of all chains."""
+
+    @abstractmethod
+    def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[Any, Info]:
+        """One adapting transition of all chains, the index-th of `warmup_steps`."""
+
+    @abstractmethod
+    def position(self, state: Any) -> Float[Array, "chain dimension"]:
+        """The draws that a state holds."""
 
 
 class Stepwise(Sampler):
     """A sampler whose transition is a loop of advances, each of one gradient.
 
     The driver runs the advances of all draws in one loop, and of all vectorised chains together: a chain whose draw is
-    ready begins the next at once instead of waiting for the others.
+    ready begins the next at once instead of waiting for the others. Chains learn from one another at the ends of the
+    warm-up's windows, outside of any compiled program; what they learn is the same for all and holds for a window.
     """
 
     @abstractmethod
@@ -121,11 +154,11 @@ class Stepwise(Sampler):
         """Room that advances write in; what is in it when a draw begins does not matter."""
 
     @abstractmethod
-    def begin(self, state: Any, key: PRNGKeyArray) -> Any:
+    def begin(self, state: Any, learnt: Any, key: PRNGKeyArray) -> Any:
         """A draw begun from a state; evaluates no density."""
 
     @abstractmethod
-    def advance(self, logdensity: BoundLogDensity, state: Any, work: Any, scratch: Any) -> tuple[Any, Any]:
+    def advance(self, logdensity: BoundLogDensity, learnt: Any, work: Any, scratch: Any) -> tuple[Any, Any]:
         """A draw under construction, and the scratch, one gradient further."""
 
     @abstractmethod
@@ -133,21 +166,33 @@ class Stepwise(Sampler):
         """Whether the draw is ready."""
 
     @abstractmethod
-    def complete(self, state: Any, work: Any) -> tuple[Any, Info]:
+    def complete(self, state: Any, learnt: Any, work: Any) -> tuple[Any, Info]:
         """The state that holds a ready draw."""
 
     @abstractmethod
-    def adapt(self, state: Any, info: Info, index: Array) -> Any:
-        """The state after the index-th draw of the warm-up, with what was learnt from it."""
+    def adapt(self, state: Any, info: Info) -> Any:
+        """The state after a draw of the warm-up, with what the chain itself learnt from it."""
 
-    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
-        work, _ = jax.lax.while_loop(
-            lambda carry: ~self.finished(carry[0]),
-            lambda carry: self.advance(logdensity, state, *carry),
-            (self.begin(state, key), self.scratch(state)),
-        )
-        return self.complete(state, work)
+    @property
+    @abstractmethod
+    def windows(self) -> tuple[int, ...]:
+        """Numbers of warm-up draws after which chains learn from one another, the last being all."""
 
-    def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[Any, Info]:
-        state, info = self.step(logdensity, state, key)
-        return self.adapt(state, info, index), info
+    @abstractmethod
+    def lesson(self, state: Any) -> Any:
+        """What is kept of a warm-up draw beside its position."""
+
+    @abstractmethod
+    def learn(self, states: Any, learnt: Any, draws: Any, lessons: Any, end: int) -> tuple[Any, Any]:
+        """What all chains know at the end of a window; NumPy arrays throughout.
+
+        Args:
+            states: of all chains, stacked [chain, (segment), ...].
+            learnt: what they knew, [(segment), ...]; None before the first window.
+            draws: positions of the younger half of the warm-up so far [chain, draw, (segment), d].
+            lessons: of the same draws. Before the first window there are neither.
+            end: warm-up draws so far; 0 before the first.
+
+        Returns:
+            The states, and what they know now.
+        """

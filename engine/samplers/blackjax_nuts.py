@@ -12,7 +12,7 @@ from blackjax.mcmc import nuts
 from blackjax.mcmc.hmc import HMCState
 from jaxtyping import Array, PRNGKeyArray
 
-from pelton.engine.samplers.base import BoundLogDensity, Info, Sampler
+from pelton.engine.samplers.base import BoundLogDensity, Chainwise, Info
 
 
 class State(NamedTuple):
@@ -26,7 +26,7 @@ class State(NamedTuple):
 
 
 @dataclass(frozen=True)
-class BlackjaxNuts(Sampler):
+class BlackjaxNuts(Chainwise):
     """Multinomial NUTS with Stan's schedule of windows, by BlackJAX's parts.
 
     BlackJAX runs a whole window adaptation in one call; here the same updates are made one iteration at a time,
@@ -66,7 +66,7 @@ class BlackjaxNuts(Sampler):
 
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:
         start_averaging, _, _ = dual_averaging_adaptation(self.target_accept)
-        start_matrix, _, _ = mass_matrix_adaptation(is_diagonal_matrix=not self.dense)
+        start_matrix, _, _ = mass_matrix_adaptation(is_diagonal_matrix=self.metric == "diagonal")
         chain = nuts.init(position, logdensity)
         mass_matrix = start_matrix(position.shape[0])
         step_size = jnp.ones((), position.dtype)
@@ -74,7 +74,7 @@ class BlackjaxNuts(Sampler):
 
     def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[State, Info]:
         start_averaging, update_averaging, average = dual_averaging_adaptation(self.target_accept)
-        _, update_matrix, close_window = mass_matrix_adaptation(is_diagonal_matrix=not self.dense)
+        _, update_matrix, close_window = mass_matrix_adaptation(is_diagonal_matrix=self.metric == "diagonal")
         slow, closes = jnp.asarray(build_schedule(self.warmup_steps), jnp.int32)[index]
 
         chain, _, info = self._transition(logdensity, state, key)

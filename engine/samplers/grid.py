@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pelton.engine.samplers.base import BoundLogDensity, Info, Sampler
+from pelton.engine.samplers.base import BoundLogDensity, Chainwise, Info
 
 # Points an axis while the box is being found, and of the final grid.
 SEARCH_POINTS = 25
@@ -99,7 +99,7 @@ def _linear_draw(u: Array, left: Array, right: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Grid(Sampler):
+class Grid(Chainwise):
     """Independent draws from a piecewise bilinear fit of the density, corrected by independence Metropolis.
 
     The box that holds the posterior is found by zooming, turned into the posterior's principal axes and divided into

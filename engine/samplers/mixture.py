@@ -13,7 +13,7 @@ from pelton.engine import mixture
 from pelton.engine.mixture import Mixture
 from pelton.engine.posterior import Hierarchy
 from pelton.engine.refine import flatten, foremost, refine
-from pelton.engine.samplers.base import Bound, BoundLogDensity, Info, Sampler
+from pelton.engine.samplers.base import Bound, BoundLogDensity, Chainwise, Info
 from pelton.engine.start import Pilot, pilot
 
 # Candidates of one renewal of a block and of the shared coordinates.
@@ -259,7 +259,7 @@ def _settle(h: Hierarchy, data: Any, found: Pilot, key: PRNGKeyArray) -> tuple[t
 
 
 @dataclass(frozen=True)
-class MixtureGibbs(Sampler):
+class MixtureGibbs(Chainwise):
     """All blocks and the shared coordinates at once, each from many independent candidates.
 
         p(s, z) = p(s) prod_b f_b(z_b, s),  f_b = block prior times likelihood

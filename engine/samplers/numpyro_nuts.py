@@ -9,12 +9,12 @@ from jaxtyping import Array, PRNGKeyArray
 from numpyro.infer import NUTS
 from numpyro.infer.hmc import HMCState
 
-from pelton.engine.samplers.base import BoundLogDensity, Info, Sampler
+from pelton.engine.samplers.base import BoundLogDensity, Chainwise, Info
 from pelton.engine.warmup import EARLY_DEPTH
 
 
 @dataclass(frozen=True)
-class NumpyroNuts(Sampler):
+class NumpyroNuts(Chainwise):
     """Multinomial NUTS with Stan's windowed adaptation (Hoffman & Gelman 2014; Betancourt 2017), by NumPyro."""
 
     name: ClassVar[str] = "numpyro-nuts"
@@ -26,7 +26,7 @@ class NumpyroNuts(Sampler):
             potential_fn=lambda position: -logdensity(position),
             target_accept_prob=self.target_accept,
             max_tree_depth=depths,
-            dense_mass=self.dense,
+            dense_mass=self.metric == "dense",
         )
 
     def _init(self, kernel: NUTS, position: Array, key: PRNGKeyArray) -> HMCState:

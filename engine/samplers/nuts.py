@@ -5,10 +5,23 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pelton.engine.samplers.base import BoundLogDensity, Info, Stepwise
-from pelton.engine.warmup import EARLY_DEPTH, FIRST_STEP, Adaptation, Metric, identity, schedule
+from pelton.engine.warmup import (
+    EARLY_DEPTH,
+    EARLY_SHARE,
+    FIRST_STEP,
+    LONG_WINDOW,
+    RANK,
+    DualAverage,
+    Learnt,
+    Metric,
+    estimate,
+    first_metric,
+    windows,
+)
 
 # A trajectory whose energy is further than this above its start's has left the region that matters.
 MOST_ENERGY_ERROR = 1000.0
@@ -18,6 +31,8 @@ MOST_HALVINGS = 7
 # A trajectory's step is the adapted one times exp(u), |u| uniform up to here: trees of 2^n - 1 leaves of one step are
 # all of one length, and a coordinate whose period is that length would hardly move.
 JITTER = 0.15
+# Step size of a run without a warm-up.
+FIXED_STEP = 0.5
 
 
 class State(NamedTuple):
@@ -27,18 +42,16 @@ class State(NamedTuple):
     lp: Float[Array, ""]
     score: Float[Array, " d"]
     step_size: Float[Array, ""]
-    metric: Metric
-    adaptation: Adaptation
-    most_depth: Int[Array, ""]
+    averaging: DualAverage
 
 
 class Point(NamedTuple):
-    """A point of phase space, with its log density, score and Hamiltonian."""
+    """A point of phase space, with its log density and Hamiltonian; momentum and force are the metric's z and L' g."""
 
     position: Float[Array, " d"]
     momentum: Float[Array, " d"]
     lp: Float[Array, ""]
-    score: Float[Array, " d"]
+    force: Float[Array, " d"]
     energy: Float[Array, ""]
 
 
@@ -138,13 +151,12 @@ def _where(condition: Array, new: Any, old: Any) -> Any:
     return jax.tree.map(lambda a, b: jnp.where(condition, a, b), new, old)
 
 
-def _turns(metric: Metric, one: Array, other: Array, total: Array) -> Array:
+def _turns(one: Array, other: Array, total: Array) -> Array:
     """Whether a stretch of momenta of that sum has stopped moving its ends apart (Betancourt 2017, A.4.2)."""
-    velocity = metric.velocity(total)
-    return (jnp.dot(velocity, one) <= 0) | (jnp.dot(velocity, other) <= 0)
+    return (jnp.dot(total, one) <= 0) | (jnp.dot(total, other) <= 0)
 
 
-def _subtree_turns(metric: Metric, kept: Kept, leaf: Array, momentum: Array, total: Array) -> Array:
+def _subtree_turns(kept: Kept, leaf: Array, momentum: Array, total: Array) -> Array:
     """Whether any balanced part of the subtree that ends with an odd leaf makes a U-turn.
 
     Each part of 2^k leaves is held against its own first leaf, and its two halves with the leaf beyond them, which
@@ -161,10 +173,8 @@ def _subtree_turns(metric: Metric, kept: Kept, leaf: Array, momentum: Array, tot
         middle = jnp.minimum(at + 1, last)
         beyond, before = kept.momentum[middle], kept.before[middle]
         right = total - kept.total[middle] + beyond
-        turns = _turns(metric, first, momentum, whole)
-        halves = _turns(metric, first, beyond, whole - right + beyond) | _turns(
-            metric, before, momentum, right + before
-        )
+        turns = _turns(first, momentum, whole)
+        halves = _turns(first, beyond, whole - right + beyond) | _turns(before, momentum, right + before)
         return at - 1, turns | ((at < last) & halves)
 
     _, turning = jax.lax.while_loop(
@@ -181,9 +191,10 @@ class Nuts(Stepwise):
     and begin their next draw the moment the last is complete, so none is held up by a neighbour's longer tree. What a
     chain draws depends on its own state and key alone.
 
-    The step size is adapted by dual averaging, the metric by draws and scores (`engine.warmup`). A step on which the
-    energy would leave its bounds is made of smaller ones (`Leaf`), so that the neck of a funnel does not ask for small
-    steps everywhere else. A step that cannot be taken back ends the trajectory like a U-turn in the subtree does.
+    The step size is adapted by dual averaging, the metric by the draws and scores of all chains (`engine.warmup`). A
+    step on which the energy would leave its bounds is made of smaller ones (`Leaf`), so that the neck of a funnel does
+    not ask for small steps everywhere else. A step that cannot be taken back ends the trajectory like a U-turn in the
+    subtree does.
 
     Source: Hoffman & Gelman 2014; Betancourt 2017; the loop as a state machine after Dance et al. 2025; steps within a
     leaf after Bou-Rabee, Carpenter, Kleppe & Liu 2026 (WALNUTS, JMLR 27).
@@ -191,27 +202,24 @@ class Nuts(Stepwise):
 
     name: ClassVar[str] = "nuts"
     local_steps: ClassVar[bool] = True
+    metrics: ClassVar[tuple[str, ...]] = ("dense", "low-rank", "diagonal")
 
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:
         del key
         lp, score = jax.value_and_grad(logdensity)(position)
-        step_size = jnp.asarray(FIRST_STEP if self.warmup_steps else 0.5, position.dtype)
-        metric = identity(score if self.warmup_steps else jnp.ones_like(score), self.dense)
-        adaptation = Adaptation.begin(position.shape[0], self.dense, position.dtype)
-        depth = jnp.asarray(min(EARLY_DEPTH, self.max_tree_depth) if self.warmup_steps else self.max_tree_depth)
-        return State(position, lp, score, step_size, metric, adaptation, depth.astype(jnp.int32))
+        step_size = jnp.asarray(FIRST_STEP if self.warmup_steps else FIXED_STEP, position.dtype)
+        return State(position, lp, score, step_size, DualAverage.at(jnp.log(step_size)))
 
     def scratch(self, state: Any) -> Kept:
         rows = jnp.zeros((self.max_tree_depth, *state.position.shape), state.position.dtype)
         return Kept(rows, rows, rows)
 
-    def begin(self, state: Any, key: PRNGKeyArray) -> Tree:
+    def begin(self, state: Any, learnt: Any, key: PRNGKeyArray) -> Tree:
         key_momentum, key_jitter, key_tree = jax.random.split(key, 3)
         dtype = state.position.dtype
-        standard = jax.random.normal(key_momentum, state.position.shape, dtype)
-        momentum = state.metric.momentum(standard)
-        energy = -state.lp + 0.5 * jnp.dot(standard, standard)
-        point = Point(state.position, momentum, state.lp, state.score, energy)
+        momentum = jax.random.normal(key_momentum, state.position.shape, dtype)
+        energy = -state.lp + 0.5 * jnp.dot(momentum, momentum)
+        point = Point(state.position, momentum, state.lp, learnt.metric.force(state.score), energy)
         zero, none = jnp.zeros_like(state.lp), jnp.zeros((), jnp.int32)
         no = jnp.asarray(False)
         return self._double(
@@ -255,9 +263,8 @@ class Nuts(Stepwise):
             leaf=jnp.zeros_like(tree.leaf),
         )
 
-    def advance(self, logdensity: BoundLogDensity, state: Any, work: Any, scratch: Any) -> tuple[Tree, Kept]:
-        metric = state.metric
-        tree, complete, halved = self._leapfrog(logdensity, metric, work)
+    def advance(self, logdensity: BoundLogDensity, learnt: Any, work: Any, scratch: Any) -> tuple[Tree, Kept]:
+        tree, complete, halved = self._leapfrog(logdensity, learnt.metric, work)
         key = jax.random.fold_in(tree.key, tree.n_steps)
 
         # Even leaves are kept; what is written here before a leaf is complete is written again.
@@ -267,7 +274,7 @@ class Nuts(Stepwise):
         kept = jax.tree.map(lambda rows, one: rows.at[at].set(jnp.where(even, one, rows[at])), scratch, row)
         tree = jax.lax.cond(
             complete,
-            lambda: self._take_in(metric, tree, kept, halved, state.most_depth, key),
+            lambda: self._take_in(tree, kept, halved, learnt.most_depth, key),
             lambda: tree,
         )
         return tree, kept
@@ -277,12 +284,13 @@ class Nuts(Stepwise):
         way, at = tree.next, tree.next.at
         outwards = tree.forward != way.returning
         step = jnp.where(outwards, tree.step_size, -tree.step_size) * jnp.exp2(-way.halvings.astype(at.energy.dtype))
-        half = at.momentum + 0.5 * step * at.score
+        half = at.momentum + 0.5 * step * at.force
         position = at.position + step * metric.velocity(half)
         lp, score = jax.value_and_grad(logdensity)(position)
-        momentum = half + 0.5 * step * score
-        energy = -lp + 0.5 * jnp.dot(momentum, metric.velocity(momentum))
-        new = Point(position, momentum, lp, score, energy)
+        force = metric.force(score)
+        momentum = half + 0.5 * step * force
+        energy = -lp + 0.5 * jnp.dot(momentum, momentum)
+        new = Point(position, momentum, lp, force, energy)
 
         low, high, micro = jnp.minimum(way.low, energy), jnp.maximum(way.high, energy), way.micro + 1
         fine = high - low <= MOST_STEP_ERROR  # false where the energy is NaN
@@ -315,9 +323,7 @@ class Nuts(Stepwise):
         )
         return tree, complete, way.returning
 
-    def _take_in(
-        self, metric: Metric, tree: Tree, kept: Kept, halved: Array, most_depth: Array, key: PRNGKeyArray
-    ) -> Tree:
+    def _take_in(self, tree: Tree, kept: Kept, halved: Array, most_depth: Array, key: PRNGKeyArray) -> Tree:
         """The subtree with the leaf that is complete; the trajectory doubled where that is its last."""
         reached = tree.next.reached
         chance_leaf, chance_tree = jnp.log(jax.random.uniform(key, (2,), reached.energy.dtype))
@@ -329,7 +335,7 @@ class Nuts(Stepwise):
         turning = jax.lax.cond(
             tree.leaf % 2 == 0,
             lambda: jnp.asarray(False),
-            lambda: _subtree_turns(metric, kept, tree.leaf, reached.momentum, sub_total),
+            lambda: _subtree_turns(kept, tree.leaf, reached.momentum, sub_total),
         )
         tree = tree._replace(
             end=reached,
@@ -345,9 +351,9 @@ class Nuts(Stepwise):
             finished=diverging | turning,
         )
         whole = ~tree.finished & (tree.leaf == 1 << tree.depth)
-        return jax.lax.cond(whole, lambda: self._join(metric, tree, most_depth, chance_tree), lambda: tree)
+        return jax.lax.cond(whole, lambda: self._join(tree, most_depth, chance_tree), lambda: tree)
 
-    def _join(self, metric: Metric, tree: Tree, most_depth: Array, chance: Array) -> Tree:
+    def _join(self, tree: Tree, most_depth: Array, chance: Array) -> Tree:
         """The trajectory doubled by its subtree, and the next subtree begun unless it is done."""
         chosen = chance < tree.sub_log_weight - tree.log_weight
         near, far = (
@@ -355,9 +361,9 @@ class Nuts(Stepwise):
         )
         total = tree.total + tree.sub_total
         turning = (
-            _turns(metric, far.momentum, tree.end.momentum, total)
-            | _turns(metric, far.momentum, tree.first, tree.total + tree.first)
-            | _turns(metric, near.momentum, tree.end.momentum, tree.sub_total + near.momentum)
+            _turns(far.momentum, tree.end.momentum, total)
+            | _turns(far.momentum, tree.first, tree.total + tree.first)
+            | _turns(near.momentum, tree.end.momentum, tree.sub_total + near.momentum)
         )
         depth = tree.depth + 1
         joined = tree._replace(
@@ -374,7 +380,7 @@ class Nuts(Stepwise):
     def finished(self, work: Any) -> Array:
         return work.finished
 
-    def complete(self, state: Any, work: Any) -> tuple[State, Info]:
+    def complete(self, state: Any, learnt: Any, work: Any) -> tuple[State, Info]:
         found = work.proposal
         info = Info(
             lp=found.lp,
@@ -386,19 +392,52 @@ class Nuts(Stepwise):
             diverging=work.diverging,
             reached_max_tree_depth=(work.depth >= self.max_tree_depth) & ~work.diverging,
         )
-        return state._replace(position=found.position, lp=found.lp, score=found.score), info
+        score = learnt.metric.score(found.force)
+        return state._replace(position=found.position, lp=found.lp, score=score), info
 
-    def adapt(self, state: Any, info: Info, index: Array) -> State:
-        missing = self.target_accept - info.acceptance_rate
-        adaptation, metric, step_size = state.adaptation.updated(
-            state.position, state.score, missing, state.metric, index, self.warmup_steps
-        )
-        _, early, _ = schedule(self.warmup_steps)
-        depth = jnp.where(index < early - 1, min(EARLY_DEPTH, self.max_tree_depth), self.max_tree_depth)
-        depth = jnp.where(index == self.warmup_steps - 1, self.max_tree_depth, depth)
-        return state._replace(
-            adaptation=adaptation, metric=metric, step_size=step_size, most_depth=depth.astype(jnp.int32)
-        )
+    def adapt(self, state: Any, info: Info) -> State:
+        averaging = state.averaging.updated(self.target_accept - info.acceptance_rate)
+        return state._replace(averaging=averaging, step_size=jnp.exp(averaging.log_step))
+
+    @property
+    def windows(self) -> tuple[int, ...]:
+        return windows(self.warmup_steps)
+
+    def lesson(self, state: Any) -> Array:
+        return state.score
+
+    def learn(self, states: Any, learnt: Any, draws: Any, lessons: Any, end: int) -> tuple[State, Learnt]:
+        rank = self._rank(states.position.shape[-1])
+        if end == 0:
+            score = states.score if self.warmup_steps else np.ones_like(states.score)
+            return states, self._learnt(first_metric(score, rank), end)
+        ends = (0, *self.windows)
+        begin = ends[ends.index(end) - 1]
+        metric = learnt.metric
+        if end < self.warmup_steps or begin == 0:
+            pooled = (np.moveaxis(values, (0, 1), (-3, -2)) for values in (draws, lessons))
+            draws, lessons = (values.reshape(*values.shape[:-3], -1, values.shape[-1]) for values in pooled)
+            metric = estimate(draws, lessons, metric, rank=rank)
+        if end - begin >= LONG_WINDOW or end == self.warmup_steps:
+            # All chains have one metric, so one step size suits them all.
+            log_step = np.broadcast_to(np.mean(states.averaging.log_average, axis=0), states.step_size.shape)
+            states = states._replace(step_size=np.exp(log_step), averaging=DualAverage.at(log_step))
+        return states, self._learnt(metric, end)
+
+    def _rank(self, dimension: int) -> int:
+        """Directions of the metric."""
+        match self.metric:
+            case "diagonal":
+                return 0
+            case "dense":
+                return dimension
+            case _:
+                return min(RANK, dimension)
+
+    def _learnt(self, metric: Metric, end: int) -> Learnt:
+        early = end < EARLY_SHARE * self.warmup_steps
+        depth = min(EARLY_DEPTH, self.max_tree_depth) if early else self.max_tree_depth
+        return Learnt(metric, np.full(metric.scale.shape[:-1], depth, np.int32))
 
     def position(self, state: Any) -> Array:
         return state.position

@@ -152,7 +152,7 @@ def test_same_seed_same_draws_and_other_seed_other_draws(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_threads_and_vectorised_follow_the_same_path_at_first(name):
     target = posterior(gaussian, 2, (np.zeros(2), np.eye(2)))
-    settings = {"sampler": name, "chains": 3, "warmup": 0, "draws": 400, "dense": False}
+    settings = {"sampler": name, "chains": 3, "warmup": 0, "draws": 400, "metric": "diagonal"}
     import warnings
 
     with warnings.catch_warnings():

@@ -8,42 +8,42 @@ import scipy.stats
 from numpyro.infer.hmc_util import dual_averaging
 
 import pelton
+from pelton.engine.chains import Chains
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.posterior import Posterior
-from pelton.engine.run import _Engine
 from pelton.engine.samplers import nuts
 from pelton.engine.samplers.nuts import Kept, Nuts, _subtree_turns
-from pelton.engine.warmup import DualAverage, Metric, Moments, estimate, schedule
+from pelton.engine.warmup import DualAverage, Metric, estimate, first_metric, windows
 from tests.statistics import assert_agrees
 
 # Subtrees.
 
 
-def turns(inverse, momenta):
+def turns(momenta):
     """Whether a balanced stretch of momenta, or one of its halves with the leaf beyond it, makes a U-turn."""
 
     def stretch(part):
-        velocity = inverse * np.sum(part, axis=0)
+        velocity = np.sum(part, axis=0)
         return velocity @ part[0] <= 0 or velocity @ part[-1] <= 0
 
     half = len(momenta) // 2
     return stretch(momenta) or (half > 1 and (stretch(momenta[: half + 1]) or stretch(momenta[half - 1 :])))
 
 
-def first_turn(inverse, momenta):
+def first_turn(momenta):
     """Index of the leaf at which recursion over all balanced parts first finds a turn, or None."""
     for leaf in range(1, len(momenta), 2):
         size = 2
         while (leaf + 1) % size == 0:
-            if turns(inverse, momenta[leaf + 1 - size : leaf + 1]):
+            if turns(momenta[leaf + 1 - size : leaf + 1]):
                 return leaf
             size *= 2
     return None
 
 
-def found_turn(inverse, momenta):
+def found_turn(momenta):
     """The same by the rows that the sampler keeps."""
-    metric, turns_at = Metric(jnp.asarray(inverse), jnp.asarray(inverse**-0.5)), jax.jit(_subtree_turns)
+    turns_at = jax.jit(_subtree_turns)
     rows, d = 10, momenta.shape[1]
     kept, total = Kept(*(jnp.zeros((rows, d)) for _ in range(3))), np.zeros(d, np.float32)
     for leaf, momentum in enumerate(momenta):
@@ -53,7 +53,7 @@ def found_turn(inverse, momenta):
             before = momenta[leaf - 1] if leaf else momentum
             row = Kept(momentum, total, before)
             kept = Kept(*(store.at[at].set(value) for store, value in zip(kept, row, strict=True)))
-        elif turns_at(metric, kept, leaf, momentum, total):
+        elif turns_at(kept, leaf, momentum, total):
             return leaf
     return None
 
@@ -65,9 +65,8 @@ def test_subtree_turns_are_those_of_recursion():
         speed, phase = source.uniform(0.02, 0.8), source.uniform(0, 6)
         steps = np.arange(64)[:, None] * speed * source.uniform(0.5, 1.0, 3)
         momenta = (np.cos(steps + phase) + 0.3 * source.normal(size=(64, 3))).astype(np.float32)
-        inverse = source.uniform(0.2, 2.0, 3)
-        expected = first_turn(inverse, momenta)
-        assert found_turn(inverse, momenta) == expected
+        expected = first_turn(momenta)
+        assert found_turn(momenta) == expected
         met.add(expected)
     assert len(met) > 8
 
@@ -84,53 +83,97 @@ def test_dual_averaging_is_numpyros():
         np.testing.assert_allclose(ours.log_average, theirs[1], rtol=2e-5, atol=1e-5)
 
 
-def moments(draws, scores, dense):
+def matrices(metric):
+    """M^-1 and the L of a metric, by its products with unit vectors."""
     with jax.enable_x64(True):
-        found = Moments.empty(draws.shape[1], dense, jnp.dtype("float64"))
-        for draw, score in zip(draws, scores, strict=True):
-            found = found.updated(jnp.asarray(draw), jnp.asarray(score))
-    return found
+        metric = Metric(*map(jnp.asarray, metric))
+        eye = jnp.eye(len(metric.scale))
+        outward, inward, back = (np.asarray(jax.vmap(f)(eye)).T for f in (metric.velocity, metric.force, metric.score))
+    np.testing.assert_allclose(inward, outward.T, atol=1e-12 * np.abs(outward).max())
+    np.testing.assert_allclose(inward @ back, np.eye(len(eye)), atol=1e-9)
+    return outward @ inward, outward
 
 
-def test_moments_are_numpys():
-    source = np.random.default_rng(1)
-    draws, scores = 1e3 + source.normal(size=(2, 50, 4))
-    found = moments(draws, scores, True)
-    np.testing.assert_allclose(np.asarray(found.squares)[0] / 49, np.cov(draws.T), rtol=1e-10)
-    np.testing.assert_allclose(
-        np.asarray(moments(draws, scores, False).squares)[1] / 49, scores.var(axis=0, ddof=1), rtol=1e-10
-    )
+def gaussian_draws(covariance, count, seed):
+    draws = np.random.default_rng(seed).multivariate_normal(np.zeros(len(covariance)), covariance, count)
+    return draws, -draws @ np.linalg.inv(covariance)
 
 
-def test_metric_of_a_gaussian_is_its_covariance():
-    source = np.random.default_rng(2)
-    root = np.tril(source.normal(size=(5, 5))) + 3 * np.eye(5)
-    covariance = np.diag([1e-3, 1, 10, 1e3, 1.0]) @ root @ root.T @ np.diag([1e-3, 1, 10, 1e3, 1.0])
-    draws = source.multivariate_normal(np.zeros(5), covariance, 3000)
-    with jax.enable_x64(True):
-        old = Metric(jnp.eye(5), jnp.eye(5))
-        metric = estimate(moments(draws, -draws @ np.linalg.inv(covariance), True), old)
-        inverse, factor = np.asarray(metric.inverse), np.asarray(metric.factor)
-    scale = np.sqrt(np.diag(covariance))
-    # Draws and scores of a Gaussian give its covariance but for the shrinking, 5 draws in 3,000.
-    np.testing.assert_allclose(inverse / np.outer(scale, scale), covariance / np.outer(scale, scale), atol=5e-3)
-    np.testing.assert_allclose(factor @ factor.T @ inverse, np.eye(5), atol=1e-7)
+def old(dimension, rank):
+    return first_metric(np.ones((1, dimension)), rank)
+
+
+def test_dense_metric_of_a_gaussian_is_its_covariance():
+    root = np.tril(np.random.default_rng(2).normal(size=(5, 5))) + 3 * np.eye(5)
+    scale = np.sqrt([1e-3, 1, 10, 1e3, 1.0])
+    covariance = np.outer(scale, scale) * (root @ root.T)
+    inverse, _ = matrices(estimate(*gaussian_draws(covariance, 3000, 2), old(5, 5), rank=5))
+    sd = np.sqrt(np.diag(covariance))
+    # Draws and scores of a Gaussian give its covariance but for the shrinking, 5.6 draws in 3,000.
+    np.testing.assert_allclose(inverse / np.outer(sd, sd), covariance / np.outer(sd, sd), atol=5e-3)
+
+
+@pytest.mark.parametrize("dimension", [60, 500])
+def test_metric_of_low_rank_finds_the_directions_that_matter(dimension):
+    """A Gaussian of independent scales but for four directions: the widest in the metric beside the narrowest."""
+    source = np.random.default_rng(5)
+    scale = np.exp(source.normal(size=dimension))
+    basis = np.linalg.qr(source.normal(size=(dimension, 4)))[0]
+    stretch = np.array([100.0, 30.0, 0.05, 0.01])
+    whitened = np.eye(dimension) + (basis * (stretch - 1)) @ basis.T
+    covariance = np.outer(scale, scale) * whitened
+    spread = {}
+    for rank in (0, 40):
+        metric = estimate(*gaussian_draws(covariance, 2000, 6), old(dimension, rank), rank=rank)
+        _, outward = matrices(metric)
+        left = np.linalg.eigvalsh(np.linalg.solve(outward, np.linalg.solve(outward, covariance).T))
+        spread[rank] = left[-1] / left[0]
+    assert spread[0] > 1000
+    assert spread[40] < 10
+    # In 500 dimensions noise makes no direction; in 60 the diagonal itself is bent by the four.
+    assert (metric.stretch != 1).sum() < dimension / 2
 
 
 def test_diagonal_metric_of_independent_normals_is_exact():
-    source, variances = np.random.default_rng(3), np.array([1e-6, 1.0, 1e4])
-    draws = source.normal(size=(5, 3)) * np.sqrt(variances)
-    with jax.enable_x64(True):
-        metric = estimate(moments(draws, -draws / variances, False), Metric(jnp.ones(3), jnp.ones(3)))
-    np.testing.assert_allclose(metric.inverse, variances, rtol=1e-10)
+    variances = np.array([1e-6, 1.0, 1e4])
+    draws = np.random.default_rng(3).normal(size=(5, 3)) * np.sqrt(variances)
+    metric = estimate(draws, -draws / variances, old(3, 0), rank=0)
+    np.testing.assert_allclose(metric.scale**2, variances, rtol=1e-10)
 
 
-@pytest.mark.parametrize("steps", [0, 1, 2, 9, 30, 100, 1000])
-def test_schedule_of_any_length(steps):
-    ends, early, final = schedule(steps)
-    assert 0 <= early <= final <= steps
-    assert len(ends) == max(steps, 1)
-    assert not ends[final:steps].any()
+def test_metrics_of_a_batch_are_each_ones_own():
+    source = np.random.default_rng(4)
+    draws, scores = source.normal(size=(2, 3, 30, 6))
+    both = estimate(draws, scores, old(6, 6), rank=6)
+    for at in range(3):
+        one = estimate(draws[at], scores[at], old(6, 6), rank=6)
+        np.testing.assert_allclose(matrices(Metric(*(leaf[at] for leaf in both)))[0], matrices(one)[0], rtol=1e-9)
+
+
+def test_what_says_nothing_leaves_the_metric_as_it_was():
+    before = first_metric(np.array([[4.0, 0.25, np.nan], [1.0, 0.25, 0.0]]), 3)
+    np.testing.assert_allclose(before.scale**-2, [2.0, 0.25, 1.0])
+    stuck = np.ones((10, 3))
+    np.testing.assert_allclose(estimate(stuck, stuck, before, rank=3).scale, before.scale)
+    draws = np.random.default_rng(0).normal(size=(10, 3))
+    draws[:, 1] = np.nan
+    after = estimate(draws, -draws, before, rank=3)
+    assert after.scale[1] == before.scale[1]
+    assert np.all(np.isfinite(np.concatenate([np.ravel(leaf) for leaf in after])))
+
+
+@pytest.mark.parametrize("steps", [0, 1, 2, 3, 9, 30, 100, 1000])
+def test_windows_of_any_length(steps):
+    ends = windows(steps)
+    assert list(ends) == sorted(set(ends))
+    assert (ends[-1] if ends else 0) == steps
+    assert all(end > 0 for end in ends)
+
+
+def test_windows_end_where_the_metric_is_left_alone():
+    assert windows(1000)[-2:] == (850, 1000)
+    lengths = np.diff((0, *windows(1000)[:-1]))
+    assert np.all(np.diff(lengths[1:]) > 0)
 
 
 # The loop.
@@ -153,17 +196,19 @@ def normal(position, data):
 def test_neighbours_do_not_change_a_bit():
     target = Posterior(3, normal, identity, start, np.array([0.2, 1.0, 9.0]), dims={"x": ("axis",)})
     with jax.enable_x64(True):
-        engine = _Engine(target, Nuts(warmup_steps=50), 3, 7, "vectorized")
+        engine = Chains(target, Nuts(warmup_steps=50), 3, 7, True)
         state = engine._init(np.arange(3, dtype=np.uint32))
         others = jax.tree.map(lambda leaf: leaf, state)._replace(
             step_size=state.step_size * jnp.array([1.0, 0.03, 5.0])
         )
-        program = engine.compiler(*engine._advancing(False, np.arange(3, dtype=np.uint32), state))
+        engine._compile(100)
+        program = engine.compiler(*engine._advancing(False, state))
         runs = [
             program(
                 jnp.arange(3, dtype=jnp.uint32),
                 engine.segments,
                 one,
+                engine.learnt,
                 engine.seed,
                 np.int32(0),
                 np.int32(100),
@@ -171,17 +216,17 @@ def test_neighbours_do_not_change_a_bit():
             )
             for one in (state, others)
         ]
-    (_, one, info), (_, two, other) = runs
+    (_, one, info, _), (_, two, other, _) = runs
     assert np.array_equal(one[0, :100], two[0, :100])
     assert not np.array_equal(one[1, :100], two[1, :100])
-    assert other.n_steps[1, :100].sum() > 3 * info.n_steps[0, :100].sum()
+    assert other.n_steps[1, :100].sum() > 2 * info.n_steps[0, :100].sum()
 
 
 def test_vectorised_chains_wait_little_for_one_another():
     """Passes of the loop beside the leapfrogs of the chain with most, and of all: the last chunk's end is the waste."""
     target = Posterior(3, normal, identity, start, np.array([0.2, 1.0, 9.0]), dims={"x": ("axis",)})
     tree = pelton.sample(
-        target, sampler="nuts", chains=32, warmup=300, draws=250, chain_method="vectorized", dense=False
+        target, sampler="nuts", chains=32, warmup=300, draws=250, chain_method="vectorized", metric="diagonal"
     )
     steps = np.asarray(tree["sample_stats"]["n_steps"])
     lock_step = steps.max(axis=0).sum()
@@ -201,7 +246,7 @@ def test_halved_steps_leave_the_distribution_alone(monkeypatch):
     """With a limit so low that half of the leaves are halved; without the way back the mean is five errors off."""
     monkeypatch.setattr(nuts, "MOST_STEP_ERROR", 0.3)
     target = Posterior(2, narrowing, identity, lambda k, d: jax.random.normal(k, (2,)), (), dims={"x": ("axis",)})
-    tree = pelton.sample(target, sampler="nuts", draws=20000, warmup=0, dense=False, precision="float64")
+    tree = pelton.sample(target, sampler="nuts", draws=20000, warmup=0, metric="diagonal", precision="float64")
     stats = tree["sample_stats"]
     assert float(stats["acceptance_rate"].mean()) < 0.7
     assert not stats["diverging"].any()
@@ -221,7 +266,7 @@ def funnel(position, data):
 @pytest.mark.filterwarnings("ignore:.*fraction of missing information:pelton.engine.errors.ConvergenceWarning")
 def test_a_centred_funnel_is_followed_into_its_neck():
     target = Posterior(5, funnel, identity, lambda k, d: jax.random.normal(k, (5,)), (), dims={"x": ("axis",)})
-    tree = pelton.sample(target, sampler="nuts", draws=20000, dense=False, precision="float64")
+    tree = pelton.sample(target, sampler="nuts", draws=20000, metric="diagonal", precision="float64")
     assert not tree["sample_stats"]["diverging"].any()
     v = tree["posterior"]["x"].values[..., 0]
     assert_agrees(v, mean=0.0, sd=2.0, quantiles={p: 2 * scipy.stats.norm.ppf(p) for p in (0.05, 0.95)})

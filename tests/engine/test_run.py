@@ -41,6 +41,8 @@ def test_matches_the_conjugate_answer():
         ({"seed": 2**64}, "seed is below"),
         ({"precision": "float16"}, "'float32', 'float64' or None"),
         ({"chain_method": "parallel"}, "chain_method is"),
+        ({"metric": "round"}, "is 'auto' or one of dense, low-rank, diagonal, not 'round'"),
+        ({"metric": "low-rank", "sampler": "numpyro-nuts"}, "one of dense, diagonal, not 'low-rank'"),
         ({"sampler": "numpyro-nutz"}, "did you mean 'numpyro-nuts'"),
         ({"groups": ("prior",)}, "offers no further groups"),
     ],
@@ -103,12 +105,13 @@ def test_attributes_say_what_was_done():
         assert attrs[name] >= 0
 
 
-def test_draws_do_not_depend_on_the_number_of_chains():
+def test_draws_do_not_depend_on_the_number_of_chains_where_they_learn_apart():
     target = pelton.from_numpyro(normal, Y)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore", pelton.errors.ConvergenceWarning)
-        two = pelton.sample(target, chains=2, warmup=300, draws=300)
-        three = pelton.sample(target, chains=3, warmup=300, draws=300)
+        settings = {"sampler": "numpyro-nuts", "warmup": 300, "draws": 300}
+        two = pelton.sample(target, chains=2, **settings)
+        three = pelton.sample(target, chains=3, **settings)
     assert np.array_equal(two["posterior"]["mean"], three["posterior"]["mean"].isel(chain=[0, 1]))
 
 

@@ -1,0 +1,268 @@
+"""The compiled programs of a run: starts, warm-up, draws and the naming of variables, for every kind of sampler."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+from pelton.engine.posterior import Hierarchy
+from pelton.engine.samplers import Info, Sampler
+from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Stepwise, empty_info
+
+START_TRIES = 100
+CONSTRAIN_BATCH = 256
+
+
+@dataclass(frozen=True)
+class Programs:
+    """What to compile: a posterior's functions, a sampler's, and how the chains are laid out."""
+
+    posterior: tuple[Callable, Callable, Hierarchy | None]
+    sampler: Sampler
+    batched: bool
+    vectorized: bool
+    capacity: int
+
+
+def _key(seed: Any, chain: Any) -> Any:
+    return jax.random.fold_in(jax.random.wrap_key_data(seed), chain)
+
+
+def _phase_key(seed: Any, chain: Any, segment: Any, warming: bool) -> Any:
+    """Warm-up and sampling take their randomness from keys apart from one another and from the start's."""
+    return jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
+
+
+def _room(position: Any, rows: int) -> tuple[Any, Info]:
+    """Room for that many draws like the position, and for their reports."""
+    return jnp.zeros((rows, *position.shape), position.dtype), empty_info(rows, position.dtype)
+
+
+def _stored(store: Any, row: Any, values: Any) -> Any:
+    """The store with the values in one row."""
+    return jax.tree.map(lambda rows, one: jax.lax.dynamic_update_index_in_dim(rows, one, row, 0), store, values)
+
+
+def _strong(tree: Any) -> Any:
+    """Leaves without JAX's weak types, so that a state looks the same to the next program as to the last."""
+    return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
+
+
+def _mapped(function: Callable, programs: Programs, per_chain: tuple[bool, ...] = ()) -> Callable:
+    """Maps a one-chain program over segments and, where chains are vectorised, over chains.
+
+    The function takes (chain, segment, ..., data); `per_chain` says of what stands between whether each chain has its
+    own, or all share it.
+    """
+    if programs.batched:
+        function = jax.vmap(function, in_axes=(None, 0, *(0 for _ in per_chain), 0))
+    if programs.vectorized:
+        function = jax.vmap(function, in_axes=(0, None, *(0 if own else None for own in per_chain), None))
+    return function
+
+
+def build_init(programs: Programs) -> Callable:
+    """(chain, segment, seed, data) -> state, and whether its log density and gradient are finite."""
+    (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
+
+    def found(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any, Any]:
+        """A start, whether it is finite, and the key of what follows."""
+        bound = Bound(logdensity, data, start, hierarchy)
+        key = jax.random.fold_in(_key(seed, chain), segment)
+        key_start, key_init = jax.random.split(key)
+
+        def finite(position: Any) -> Any:
+            value, gradient = jax.value_and_grad(bound)(position)
+            return jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+
+        def again(carry: tuple) -> tuple:
+            index, _, _ = carry
+            position = start(jax.random.fold_in(key_start, index), data)
+            return index + 1, position, finite(position)
+
+        # The first try is made in the loop as well: each place that evaluates the density is compiled on its own.
+        shape = jax.eval_shape(start, key_start, data)
+        _, position, good = jax.lax.while_loop(
+            lambda carry: ~carry[2] & (carry[0] < START_TRIES),
+            again,
+            (0, jnp.zeros(shape.shape, shape.dtype), jnp.asarray(False)),
+        )
+        return position, good, key_init
+
+    def init(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
+        bound = Bound(logdensity, data, start, hierarchy)
+        if isinstance(sampler, Ensemble):
+            position, good, keys = jax.vmap(found, (0, None, None, None))(chain, segment, seed, data)
+            return _strong(sampler.init(bound, position, keys[0])), good
+        position, good, key = found(chain, segment, seed, data)
+        return _strong(sampler.init(bound, position, key)), good
+
+    def program(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
+        if isinstance(sampler, Ensemble):
+            if not programs.batched:
+                return init(chain, segment, seed, data)
+            return jax.vmap(init, (None, 0, None, 0), (0, 1))(chain, segment, seed, data)
+        return _mapped(lambda c, s, d: init(c, s, seed, d), programs)(chain, segment, data)
+
+    return program
+
+
+def build_advance(programs: Programs, warming: bool) -> Callable:
+    """(chain, segment, state, learnt, seed, first, count, data) -> state, and of each draw position, Info and lesson.
+
+    The draws' leaves are [(chain), (segment), capacity, ...]. Only the first `count` rows are filled: the count is an
+    argument, so that every length of run shares one program.
+    """
+    match programs.sampler:
+        case Stepwise():
+            return _build_stepwise(programs, programs.sampler, warming)
+        case Chainwise():
+            return _build_chainwise(programs, programs.sampler, warming)
+        case Ensemble():
+            return _build_ensemble(programs, programs.sampler, warming)
+        case other:
+            raise TypeError(f"a sampler is Chainwise, Stepwise or Ensemble, not {type(other).__name__}")
+
+
+def _repeated(
+    sampler: Chainwise | Ensemble, bound: Bound, state: Any, key: Any, first: Any, count: Any, room: Any, warming: bool
+) -> tuple[Any, Any]:
+    """The state after `count` transitions, and the draws in the room [row, ...]."""
+
+    def body(offset: Any, carry: tuple) -> tuple:
+        state, store = carry
+        index = first + offset
+        step_key = jax.random.fold_in(key, index)
+        if warming:
+            state, info = sampler.warmup(bound, state, step_key, index)
+        else:
+            state, info = sampler.step(bound, state, step_key)
+        state = _strong(state)
+        return state, _stored(store, offset, (sampler.position(state), info))
+
+    return jax.lax.fori_loop(0, count, body, (state, room))
+
+
+def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> Callable:
+    logdensity, start, hierarchy = programs.posterior
+
+    def program(
+        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, data: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        del learnt
+
+        def one(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any]:
+            bound = Bound(logdensity, data, start, hierarchy)
+            key = _phase_key(seed, chain, segment, warming)
+            room = _room(sampler.position(state), programs.capacity)
+            state, (positions, infos) = _repeated(sampler, bound, state, key, first, count, room, warming)
+            return state, positions, infos
+
+        return *_mapped(one, programs, (True,))(chain, segment, state, data), ()
+
+    return program
+
+
+def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Callable:
+    logdensity, start, hierarchy = programs.posterior
+
+    def program(
+        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, data: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        del learnt
+
+        def one(segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any]:
+            bound = Bound(logdensity, data, start, hierarchy)
+            key = _phase_key(seed, chain[0], segment, warming)
+            room = jax.vmap(lambda position: _room(position, programs.capacity), out_axes=1)(sampler.position(state))
+            state, draws = _repeated(sampler, bound, state, key, first, count, room, warming)
+            # Chains go before draws, as with other samplers.
+            positions, infos = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), draws)
+            return state, positions, infos
+
+        mapped = jax.vmap(one, out_axes=(0, 1, 1)) if programs.batched else one
+        return *mapped(segment, state, data), ()
+
+    return program
+
+
+def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Callable:
+    """One loop over all draws and chains.
+
+    Each pass of the loop is one gradient of every chain. A chain whose draw is ready stores it and begins the next in
+    the same pass; one that has all its draws goes on for nothing until the last has.
+    """
+    logdensity, start, hierarchy = programs.posterior
+    capacity = programs.capacity
+
+    def lesson_of(state: Any) -> Any:
+        return sampler.lesson(state) if warming else ()
+
+    def program(
+        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, data: Any
+    ) -> tuple[Any, Any, Any, Any]:
+        def begin(chain: Any, segment: Any, state: Any, learnt: Any, done: Any) -> Any:
+            key = _phase_key(seed, chain, segment, warming)
+            return _strong(sampler.begin(state, learnt, jax.random.fold_in(key, first + done)))
+
+        def begin_first(chain: Any, segment: Any, state: Any, learnt: Any, data: Any) -> tuple[Any, Any]:
+            del data
+            # One row more than there are draws takes what is not to be kept.
+            lessons = jax.tree.map(lambda leaf: jnp.zeros((capacity + 1, *leaf.shape), leaf.dtype), lesson_of(state))
+            store = *_room(sampler.position(state), capacity + 1), lessons
+            machine = state, begin(chain, segment, state, learnt, 0), sampler.scratch(state), jnp.zeros((), jnp.int32)
+            return machine, store
+
+        def tick(chain: Any, segment: Any, carry: tuple, learnt: Any, data: Any) -> tuple:
+            state, work, scratch, done = carry
+            bound = Bound(logdensity, data, start, hierarchy)
+            work, scratch = sampler.advance(bound, learnt, work, scratch)
+            ready = sampler.finished(work)
+
+            def next_draw() -> tuple[Any, Any, Any, Any]:
+                drawn, info = sampler.complete(state, learnt, work)
+                if warming:
+                    drawn = sampler.adapt(drawn, info)
+                # What a chain does past its last draw leaves no trace.
+                drawn = jax.tree.map(lambda new, old: jnp.where(done < count, new, old), _strong(drawn), state)
+                return drawn, begin(chain, segment, drawn, learnt, done + 1), done + 1, info
+
+            def same_draw() -> tuple[Any, Any, Any, Any]:
+                nothing = jax.tree.map(lambda rows: rows[0], empty_info(1, work_dtype))
+                return state, work, done, nothing
+
+            work_dtype = sampler.position(state).dtype
+            drawn, work, now, info = jax.lax.cond(ready, next_draw, same_draw)
+            row = jnp.where(ready & (done < count), done, capacity)
+            return (drawn, work, scratch, now), (row, (sampler.position(drawn), info, lesson_of(drawn)))
+
+        def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:
+            del chain, segment, data
+            return _stored(store, row, values)
+
+        machine, store = _mapped(begin_first, programs, (True, False))(chain, segment, state, learnt, data)
+
+        def body(carry: tuple) -> tuple:
+            machine, store = carry
+            machine, (row, values) = _mapped(tick, programs, (True, False))(chain, segment, machine, learnt, data)
+            return machine, _mapped(put, programs, (True, True, True))(chain, segment, store, row, values, data)
+
+        (state, *_), store = jax.lax.while_loop(lambda carry: jnp.any(carry[0][3] < count), body, (machine, store))
+        axis = int(programs.vectorized) + int(programs.batched)
+        return state, *jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, 0, capacity, axis=axis), store)
+
+    return program
+
+
+def build_constrain(constrain: Callable, batched: bool) -> Callable:
+    """(positions [all, (segment), d], data) -> variables with the same leading axes."""
+
+    def program(positions: Any, data: Any) -> dict[str, Any]:
+        def one(position: Any) -> dict[str, Any]:
+            return jax.vmap(constrain)(position, data) if batched else constrain(position, data)
+
+        return jax.lax.map(one, positions, batch_size=CONSTRAIN_BATCH)
+
+    return program
