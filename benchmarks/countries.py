@@ -102,7 +102,7 @@ def z_scores(found: dict[str, Any], truth: dict[str, Any]) -> dict[str, float]:
 
 
 def run(seed: int, draws: int) -> dict[str, Any]:
-    """One run with the defaults but for the number of draws: its diagnostics, its mode shares, and its largest z-score against the reference."""
+    """One run of that many draws a chain: its diagnostics, mode shares and largest z-score against the reference."""
     from arviz_stats.base.array import array_stats
 
     import pelton

@@ -10,9 +10,9 @@ import numpy as np
 
 import pelton
 from pelton.benchmarks import record
+from pelton.engine.chains import CHUNK_DRAWS
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.posterior import Posterior
-from pelton.engine.chains import CHUNK_DRAWS
 
 RESULTS = record.CHECKOUT / "benchmarks" / "results" / "nuts.jsonl"
 SAMPLERS = ("nuts", "numpyro-nuts", "blackjax-nuts")

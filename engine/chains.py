@@ -1,9 +1,9 @@
-"""Chains run through their warm-up and their draws: on their own threads, or all in one vectorised program."""
+"""Chains run through their warm-up and their draws: on their own threads, or all in one program a device."""
 
 import threading
 import time
 from collections.abc import Sequence
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
 
@@ -15,15 +15,28 @@ from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ModelError
 from pelton.engine.placement import cores
 from pelton.engine.posterior import Posterior
-from pelton.engine.precision import using
-from pelton.engine.programs import START_TRIES, Programs, build_advance, build_constrain, build_init
+from pelton.engine.precision import Precision, using
+from pelton.engine.programs import (
+    START_TRIES,
+    Programs,
+    build_advance,
+    build_begin,
+    build_constrain,
+    build_init,
+)
 from pelton.engine.progress import Report
 from pelton.engine.samplers import Info, Sampler
 from pelton.engine.samplers.base import Ensemble, Stepwise
+from pelton.engine.stopping import Target, checks
 
-# Draws that leave the device together; a run of any length uses the same compiled program.
+# Draws that leave the device together at the most; a run of any length uses the same compiled program.
 CHUNK_DRAWS = 250
 CHUNK_BYTES = 64 * 2**20
+# Seconds after which a program returns, so that a run can be watched and interrupted, and its first budget of passes or
+# draws, before it is known how long they take.
+CHUNK_SECONDS = 1.0
+FIRST_BUDGET = 20
+FASTER = 10
 # What chains learn from one another is learnt from as many draws as fit.
 LESSON_BYTES = 256 * 2**20
 CONSTRAIN_BLOCK = 4096
@@ -46,10 +59,59 @@ class Phase:
         )
 
 
+class _Rows:
+    """The draws of a group's chains, filled in as they come: chains need not keep pace.
+
+    Attributes:
+        done: draws so far [(chain), (segment)].
+    """
+
+    def __init__(self, shape: tuple[int, ...], count: int):
+        self.count = count
+        self.done = np.zeros(shape, np.int64)
+        self.store: Any = None
+
+    def put(self, rows: Any, drawn: np.ndarray) -> None:
+        """The first `drawn` rows of leaves [(chain), (segment), capacity, ...]."""
+        axes = self.done.ndim
+        rows = jax.tree.map(np.asarray, rows)
+        if self.store is None:
+            self.store = jax.tree.map(
+                lambda leaf: np.zeros((*leaf.shape[:axes], self.count, *leaf.shape[axes + 1 :]), leaf.dtype), rows
+            )
+        for at in np.ndindex(self.done.shape):
+            done, new = int(self.done[at]), int(drawn[at])
+            for store, leaf in zip(jax.tree.leaves(self.store), jax.tree.leaves(rows), strict=True):
+                store[at][done : done + new] = leaf[at][:new]
+        self.done += drawn
+
+
 def on_device(leaf: Any) -> Any:
     """A NumPy array in the run's precision."""
     leaf = np.asarray(leaf)
     return jnp.asarray(leaf, jnp.result_type(float) if np.issubdtype(leaf.dtype, np.floating) else None)
+
+
+@dataclass
+class Group:
+    """Chains that are advanced by one call: one on its thread, or all of a device.
+
+    Attributes:
+        chains: their numbers; a scalar where there is one.
+        device: where they run.
+        data: of the posterior, there.
+        learnt: what all chains learnt from one another, there.
+    """
+
+    chains: np.ndarray
+    device: Any
+    data: Any
+    learnt: Any = ()
+
+    @property
+    def size(self) -> int:
+        """How many chains."""
+        return self.chains.size
 
 
 class Chains:
@@ -58,37 +120,59 @@ class Chains:
     Attributes:
         compiler: of the programs, with the seconds that took.
         seconds: spent warming up and sampling.
-        learnt: what the chains learnt from one another.
+        learnt: what the chains learnt from one another, as NumPy arrays.
+        gradients: computed, those included that chains made for nothing while they waited for others.
+        interrupted: whether the draws were cut short.
     """
 
-    def __init__(self, posterior: Posterior, sampler: Sampler, chains: int, seed: int, vectorized: bool):
+    def __init__(
+        self,
+        posterior: Posterior,
+        sampler: Sampler,
+        chains: int,
+        seed: int,
+        vectorized: bool,
+        devices: Sequence[Any] | None = None,
+    ):
         self.posterior = posterior
         self.sampler = sampler
         self.chains = chains
-        self.vectorized = vectorized or isinstance(sampler, Ensemble)
+        self.vectorized = vectorized
         self.compiler = Compiler()
         self.seconds = {"warmup": 0.0, "sampling": 0.0}
-        self.stop = threading.Event()
         self.learnt: Any = ()
-        width = posterior.dimension * (posterior.batch or 1) * 8 * (chains if self.vectorized else 1)
+        self.gradients = 0
+        self.interrupted = False
+        self._stop = threading.Event()
+        self._lock = threading.Lock()
+        self.precision: Precision = "float64" if jax.config.jax_enable_x64 else "float32"
+        self.seed = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+        self.segments = np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
+        every = np.arange(chains, dtype=np.uint32)
+        devices = list(devices or jax.local_devices()[:1])
+        if not vectorized:
+            parts: list[Any] = [(chain, devices[0]) for chain in every]
+        elif isinstance(sampler, Ensemble):
+            parts = [(every, devices[0])]
+        else:
+            devices = devices[:chains]
+            parts = list(zip(np.array_split(every, len(devices)), devices, strict=True))
+        data = {}
+        for _, device in parts:
+            if device not in data:
+                data[device] = jax.device_put(jax.tree.map(jnp.asarray, posterior.data), device)
+        self.groups = [Group(np.asarray(numbers), device, data[device]) for numbers, device in parts]
+        width = posterior.dimension * (posterior.batch or 1) * 8 * self.groups[0].size
         self.programs = Programs(
             posterior=(posterior.logdensity, posterior.start, posterior.hierarchy),
             sampler=sampler,
             batched=posterior.batch is not None,
-            vectorized=self.vectorized,
+            vectorized=vectorized,
             capacity=max(1, min(CHUNK_DRAWS, CHUNK_BYTES // width)),
         )
-        self.data = jax.tree.map(jnp.asarray, posterior.data)
-        self.seed = jnp.asarray(np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32))
-        self.segments = jnp.asarray(
-            np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
-        )
-        every = np.arange(chains, dtype=np.uint32)
-        # Each group is advanced by a call of its own.
-        self.groups: list[Any] = [every] if self.vectorized else list(every)
 
-    def run(self, draws: int, report: Report) -> tuple[Phase, Phase]:
-        """The warm-up's draws and the run's."""
+    def run(self, draws: int, report: Report, target: Target | None = None) -> tuple[Phase, Phase]:
+        """The warm-up's draws and the run's: fewer than were asked for if it is interrupted or reaches its target."""
         # Programs are compiled before the clock of the phases starts.
         self._compile(draws)
         began = time.perf_counter()
@@ -102,11 +186,25 @@ class Chains:
         states, warm = self._warm_up(states, report)
         self.seconds["warmup"] += time.perf_counter() - began
         began = time.perf_counter()
-        # Where one program serves both phases, the sampling phase goes on counting.
-        offset = self.sampler.warmup_steps if self.sampler.adapts_in_step else 0
-        _, kept = self._advance("sampling", False, states, offset, draws, report)
+        kept = self._sample(states, draws, report, target)
         self.seconds["sampling"] += time.perf_counter() - began
         return warm, kept
+
+    def _sample(self, states: list[Any], draws: int, report: Report, target: Target | None) -> Phase:
+        # Where one program serves both phases, the sampling phase goes on counting.
+        offset = self.sampler.warmup_steps if self.sampler.adapts_in_step else 0
+        phases, begin = [], 0
+        for end in (draws,) if target is None else checks(draws):
+            states, phase = self._advance("sampling", False, states, offset + begin, end - begin, report)
+            phases.append(phase)
+            begin = end
+            if self.interrupted:
+                break
+            if target is not None and end < draws:
+                positions = np.concatenate([phase.positions for phase in phases], axis=1)
+                if target.reached(self.posterior, constrained(self.posterior, positions, self.compiler)):
+                    break
+        return Phase.joined(phases)
 
     def _warm_up(self, states: list[Any], report: Report) -> tuple[list[Any], Phase]:
         sampler, steps = self.sampler, self.sampler.warmup_steps
@@ -115,6 +213,8 @@ class Chains:
         phases, begin = [], 0
         for end in windows or (0,):
             states, phase = self._advance("warmup", warming, states, begin, end - begin, report)
+            if self.interrupted:
+                raise KeyboardInterrupt
             phases.append(phase)
             if isinstance(sampler, Stepwise) and end > 0:
                 states = self._learn(sampler, states, phases, end)
@@ -123,8 +223,9 @@ class Chains:
 
     def _learn(self, sampler: Stepwise, states: list[Any], phases: list[Phase], end: int) -> list[Any]:
         """The states after all chains have learnt from the younger half of the draws so far."""
-        stacked = states[0] if self.vectorized else jax.tree.map(lambda *leaves: np.stack(leaves), *states)
-        stacked = jax.tree.map(np.asarray, stacked)
+        states = jax.tree.map(np.asarray, states)
+        join = np.concatenate if self.vectorized else np.stack
+        stacked = jax.tree.map(lambda *leaves: join(leaves), *states)
         younger, need = [], end - end // 2
         for phase in reversed(phases):
             count = min(need, phase.positions.shape[1])
@@ -138,42 +239,55 @@ class Chains:
             draws, lessons = jax.tree.map(lambda *leaves: np.concatenate(leaves, axis=1), *reversed(younger))
             thin = -(-draws.nbytes // LESSON_BYTES)
             draws, lessons = jax.tree.map(lambda leaf: leaf[:, ::thin], (draws, lessons))
-        known = jax.tree.map(np.asarray, self.learnt) if phases else None
-        stacked, learnt = sampler.learn(stacked, known, draws, lessons, end)
-        self.learnt = jax.tree.map(on_device, learnt)
-        if self.vectorized:
-            return [jax.tree.map(on_device, stacked)]
-        return [jax.tree.map(lambda leaf, at=at: on_device(leaf[at]), stacked) for at in range(self.chains)]
+        stacked, learnt = sampler.learn(stacked, self.learnt if phases else None, draws, lessons, end)
+        self._teach(learnt)
+        return [
+            jax.device_put(jax.tree.map(lambda leaf, at=group.chains: on_device(leaf[at]), stacked), group.device)
+            for group in self.groups
+        ]
+
+    def _teach(self, learnt: Any) -> None:
+        self.learnt = learnt
+        for group in self.groups:
+            group.learnt = jax.device_put(jax.tree.map(on_device, learnt), group.device)
 
     def _compile(self, draws: int) -> None:
         """Compiles every program of the run, side by side."""
-        init = self._initial(self.groups[0])
-        state, _ = self.compiler.result_shapes(init)
-        if isinstance(self.sampler, Stepwise):
-            # Of what is learnt the shapes are needed before anything has been.
-            axes = () if self.vectorized else (self.chains,)
-            zeros = jax.tree.map(lambda leaf: np.zeros((*axes, *leaf.shape), leaf.dtype), state)
-            self.learnt = jax.tree.map(on_device, self.sampler.learn(zeros, None, None, None, 0)[1])
-        phases = [False] + ([True] if self.sampler.warmup_steps and not self.sampler.adapts_in_step else [])
-        self.compiler.together(
-            [
-                *(self._advancing(warming, state) for warming in phases),
-                init,
-                constraining(self.posterior, (self.chains, draws), self.data),
-            ]
-        )
+        sampler, requests = self.sampler, []
+        warming = [False] + ([True] if sampler.warmup_steps and not sampler.adapts_in_step else [])
+        for group in self.groups:
+            init = self._initial(group)
+            carry, _ = self.compiler.result_shapes(init)
+            requests.append(init)
+            if isinstance(sampler, Stepwise):
+                # Of what is learnt the shapes are needed before anything has been.
+                axes = () if self.vectorized else (1,)
+                zeros = jax.tree.map(lambda leaf, axes=axes: np.zeros((*axes, *leaf.shape), leaf.dtype), carry)
+                group.learnt = jax.tree.map(on_device, sampler.learn(zeros, None, None, None, 0)[1])
+                begins = [self._beginning(group, phase, carry) for phase in warming]
+                requests += begins
+                carry = self.compiler.result_shapes(begins[0])
+            requests += [self._advancing(group, phase, carry) for phase in warming]
+        self.compiler.together([*requests, constraining(self.posterior, (self.chains, draws), self.groups[0].data)])
 
-    def _advancing(self, warming: bool, state: Any) -> Request:
-        counts = (np.int32(0), np.int32(0))
-        args = (jnp.asarray(self.groups[0]), self.segments, state, self.learnt, self.seed, *counts, self.data)
-        return Request(build_advance, (self.programs, warming), args)
+    def _initial(self, group: Group) -> Request:
+        args = (group.chains, self.segments, self.seed, group.data)
+        return Request(build_init, (self.programs,), args, group.device)
 
-    def _initial(self, group: Any) -> Request:
-        return Request(build_init, (self.programs,), (jnp.asarray(group), self.segments, self.seed, self.data))
+    def _beginning(self, group: Group, warming: bool, state: Any) -> Request:
+        args = (group.chains, self.segments, state, group.learnt, self.seed, np.int32(0), group.data)
+        return Request(build_begin, (self.programs, warming), args, group.device)
 
-    def _init(self, group: Any) -> Any:
-        request = self._initial(np.zeros_like(group) if self.sampler.shared_init else group)
-        state, good = self.compiler(*request)(*request.args)
+    def _advancing(self, group: Group, warming: bool, carry: Any) -> Request:
+        counts = (np.int32(0),) * 3
+        args = (group.chains, self.segments, carry, group.learnt, self.seed, *counts, group.data)
+        return Request(build_advance, (self.programs, warming), args, group.device)
+
+    def _init(self, group: Group) -> Any:
+        if self.sampler.shared_init:
+            group = Group(np.zeros_like(group.chains), group.device, group.data)
+        request = self._initial(group)
+        state, good = self.compiler(request)(*request.args)
         if not np.all(good):
             bad = np.argwhere(~np.asarray(good)).ravel()
             raise ModelError(
@@ -186,61 +300,100 @@ class Chains:
     def _advance(
         self, phase: str, warming: bool, states: list[Any], first: int, count: int, report: Report
     ) -> tuple[list[Any], Phase]:
-        """All groups advanced by that many draws, the first of them being the first-th of its phase."""
-        precision = "float64" if jax.config.jax_enable_x64 else "float32"
+        """All groups advanced by that many draws, the first of them being the first-th of its phase.
 
-        def one(at: int) -> tuple[Any, list[Any]]:
-            with using(precision):
-                return self._advance_group(phase, warming, self.groups[at], states[at], first, count, report)
-
-        if len(self.groups) == 1:
-            results = [one(0)]
-        else:
-            with ThreadPoolExecutor(min(len(self.groups), cores())) as pool:
-                try:
-                    results = list(pool.map(one, range(len(self.groups))))
-                except KeyboardInterrupt:
-                    self.stop.set()
-                    raise
-        return [state for state, _ in results], self._gather([chunks for _, chunks in results])
-
-    def _advance_group(
-        self, phase: str, warming: bool, group: Any, state: Any, first: int, count: int, report: Report
-    ) -> tuple[Any, list[tuple[np.ndarray, Info, Any]]]:
+        Interrupted, chains return once their program does, and of the draws those are kept that all chains have.
+        """
         if count == 0:
-            return state, []
-        program = self.compiler(*self._advancing(warming, state))
-        chunks, done = [], 0
-        while done < count and not self.stop.is_set():
-            size = min(self.programs.capacity, count - done)
-            args = (jnp.asarray(group), self.segments, state, self.learnt, self.seed)
-            state, *rows = program(*args, np.int32(first + done), np.int32(size), self.data)
-            filled = (slice(None),) * (int(self.vectorized) + int(self.programs.batched)) + (slice(0, size),)
-            chunks.append(jax.tree.map(lambda leaf, filled=filled: np.asarray(leaf)[filled], tuple(rows)))
-            done += size
-            diverging = int(np.sum(chunks[-1][1].diverging))
-            report(
-                size * (self.chains if self.vectorized else 1),
-                phase if phase == "warmup" or not diverging else f"{phase}, {diverging} divergences in the last chunk",
-            )
-        return state, chunks
-
-    def _gather(self, results: list[list[tuple[np.ndarray, Info, Any]]]) -> Phase:
-        batched = int(self.programs.batched)
-
-        def join(leaves: list[np.ndarray]) -> np.ndarray:
-            # Chunks hold [(chain), (segment), draw, ...]; the tree wants [chain, draw, (segment), ...].
-            whole = np.concatenate(leaves, axis=int(self.vectorized) + batched)
-            whole = whole if self.vectorized else whole[None]
-            return np.moveaxis(whole, 1, 2) if batched else whole
-
-        if not results[0]:
             empty = np.zeros((self.chains, 0, *self.posterior.batch_shape))
             positions = np.zeros((*empty.shape, self.posterior.dimension))
-            return Phase(positions, dict.fromkeys(Info._fields, empty))
-        parts = [jax.tree.map(lambda *leaves: join(list(leaves)), chunks[0], *chunks[1:]) for chunks in results]
-        positions, infos, lessons = jax.tree.map(lambda *leaves: np.concatenate(leaves), parts[0], *parts[1:])
+            return states, Phase(positions, dict.fromkeys(Info._fields, empty))
+
+        def one(group: Group, state: Any) -> tuple[Any, _Rows]:
+            with using(self.precision):
+                return self._advance_group(phase, warming, group, state, first, count, report)
+
+        # Programs run on threads of their own, also where there is one, so that an interrupt finds this one waiting.
+        threads = len(self.groups) if self.vectorized else min(len(self.groups), cores())
+        with ThreadPoolExecutor(threads) as pool:
+            running = [pool.submit(one, group, state) for group, state in zip(self.groups, states, strict=True)]
+            try:
+                wait(running, return_when=FIRST_EXCEPTION)
+            except KeyboardInterrupt:
+                self.interrupted = True
+            # Those that go on after an interrupt or another's error stop at the next chunk.
+            if self.interrupted or any(future.done() and future.exception() for future in running):
+                self._stop.set()
+            results = [future.result() for future in running]
+        return [state for state, _ in results], self._gather([rows for _, rows in results])
+
+    def _advance_group(
+        self, phase: str, warming: bool, group: Group, state: Any, first: int, count: int, report: Report
+    ) -> tuple[Any, _Rows]:
+        stepwise = isinstance(self.sampler, Stepwise)
+        if stepwise:
+            begin = self.compiler(self._beginning(group, warming, state))
+            state = begin(group.chains, self.segments, state, group.learnt, self.seed, np.int32(first), group.data)
+        program = self.compiler(self._advancing(group, warming, state))
+        shape = (*group.chains.shape, *self.posterior.batch_shape)
+        rows, done, budget, waiting = _Rows(shape, count), np.zeros(shape, np.int64), FIRST_BUDGET, None
+        while np.any(done < count) and not self._stop.is_set():
+            began = time.perf_counter()
+            if stepwise:
+                counts = np.array([first, count, budget], np.int32)
+            else:
+                made = int(done.min())
+                counts = np.array([first + made, min(budget, self.programs.capacity, count - made), 0], np.int32)
+            state, drawn, passes, *found = program(
+                group.chains, self.segments, state, group.learnt, self.seed, *counts, group.data
+            )
+            if waiting is not None:
+                # What the last call found is fetched while this one computes.
+                rows.put(*waiting)
+            drawn = np.asarray(drawn)
+            done = done + drawn
+            waiting = (tuple(found), drawn)
+            seconds = time.perf_counter() - began
+            budget = int(np.clip(budget * CHUNK_SECONDS / max(seconds, 1e-4), 1, min(FASTER * budget, 2**30)))
+            with self._lock:
+                self.gradients += self._computed(int(passes), found[1], drawn, group)
+            diverging = int(np.sum(np.asarray(found[1].diverging) & _filled(drawn, self.programs.capacity)))
+            report(
+                int(drawn.sum()) // (self.posterior.batch or 1),
+                phase if phase == "warmup" or not diverging else f"{phase}, {diverging} divergences in the last second",
+            )
+        if waiting is not None:
+            rows.put(*waiting)
+        return state.state if stepwise else state, rows
+
+    def _computed(self, passes: int, infos: Info, drawn: np.ndarray, group: Group) -> int:
+        """Gradients of a call: in lock step, chains and segments wait for the slowest."""
+        lanes = group.size * (self.posterior.batch or 1)
+        if isinstance(self.sampler, Stepwise):
+            return passes * lanes
+        steps = np.where(_filled(drawn, self.programs.capacity), np.asarray(infos.n_steps), 0)
+        return lanes * int(steps.reshape(lanes, -1).max(axis=0).sum())
+
+    def _gather(self, groups: list[_Rows]) -> Phase:
+        """The draws that all chains have."""
+        least = min(int(rows.done.min()) for rows in groups)
+        if least == 0:
+            raise KeyboardInterrupt
+        batched = int(self.programs.batched)
+
+        def join(*leaves: np.ndarray) -> np.ndarray:
+            # Rows are [(chain), (segment), draw, ...]; the tree wants [chain, draw, (segment), ...].
+            leaves = leaves if self.vectorized else tuple(leaf[None] for leaf in leaves)
+            whole = leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
+            return (np.moveaxis(whole, 1, 2) if batched else whole)[:, :least]
+
+        positions, infos, lessons = jax.tree.map(join, *(rows.store for rows in groups))
         return Phase(positions, infos._asdict(), lessons)
+
+
+def _filled(drawn: np.ndarray, capacity: int) -> np.ndarray:
+    """Which of the rows hold draws [(chain), (segment), row]."""
+    return np.arange(capacity) < drawn[..., None]
 
 
 def constraining(posterior: Posterior, draws: tuple[int, int], data: Any) -> Request:
@@ -256,7 +409,7 @@ def constrained(posterior: Posterior, positions: np.ndarray, compiler: Compiler)
     flat = positions.reshape(chains * draws, *positions.shape[2:])
     data = jax.tree.map(jnp.asarray, posterior.data)
     request = constraining(posterior, (chains, draws), data)
-    program, size = compiler(*request), request.args[0].shape[0]
+    program, size = compiler(request), request.args[0].shape[0]
     pieces = []
     for start in range(0, len(flat), size):
         block = flat[start : start + size]

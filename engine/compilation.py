@@ -26,6 +26,8 @@ def _signature(args: tuple) -> Hashable:
 class Request(NamedTuple):
     """A program to compile: build(*static) for arguments of the shapes of `args`, arrays or ShapeDtypeStructs.
 
+    It is compiled for the device; None is the default one.
+
     The function must build the program from its static arguments alone: whatever else it closed over would be frozen
     into the cache.
     """
@@ -33,6 +35,7 @@ class Request(NamedTuple):
     build: Callable[..., Callable]
     static: tuple
     args: tuple
+    device: Any = None
 
 
 class Compiler:
@@ -48,9 +51,9 @@ class Compiler:
     def __init__(self) -> None:
         self.seconds = 0.0
 
-    def __call__(self, build: Callable[..., Callable], static: tuple, args: tuple) -> Callable:
-        """The compiled form of build(*static), for arguments of the shapes of `args`."""
-        return self.together([Request(build, static, args)])[0]
+    def __call__(self, request: Request) -> Callable:
+        """The compiled form of one program."""
+        return self.together([request])[0]
 
     def result_shapes(self, request: Request) -> Any:
         """Shapes of what the program returns, traced once."""
@@ -64,18 +67,15 @@ class Compiler:
 
     def together(self, requests: Sequence[Request]) -> list[Callable]:
         """The compiled forms of several programs; those not at hand are compiled side by side."""
-        settings = (jax.config.jax_enable_x64, jax.default_backend())
-        keys = [(r.build, r.static, _signature(r.args), *settings) for r in requests]
+        double = jax.config.jax_enable_x64
+        keys = [(r.build, r.static, _signature(r.args), double, r.device) for r in requests]
         with _lock:
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in _programs}
             if missing:
                 started = time.perf_counter()
                 with _persistent_cache(), ThreadPoolExecutor(len(missing)) as pool:
                     # Tracing holds the interpreter, compiling does not: each is handed over as soon as it is traced.
-                    found = [
-                        pool.submit(jax.jit(request.build(*request.static)).lower(*request.args).compile)
-                        for request in missing.values()
-                    ]
+                    found = [pool.submit(_lowered(request).compile) for request in missing.values()]
                     for key, future in zip(missing, found, strict=True):
                         _programs[key] = future.result()
                 self.seconds += time.perf_counter() - started
@@ -85,6 +85,11 @@ class Compiler:
             while len(_programs) > _CAPACITY:
                 _programs.popitem(last=False)
             return compiled
+
+
+def _lowered(request: Request) -> Any:
+    with jax.default_device(request.device):
+        return jax.jit(request.build(*request.static)).lower(*request.args)
 
 
 def cache_folder() -> Path:

@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
@@ -109,11 +109,42 @@ def build_init(programs: Programs) -> Callable:
     return program
 
 
-def build_advance(programs: Programs, warming: bool) -> Callable:
-    """(chain, segment, state, learnt, seed, first, count, data) -> state, and of each draw position, Info and lesson.
+class Machine(NamedTuple):
+    """A chain of a `Stepwise` sampler in the middle of a draw, and how many draws of its phase it has made."""
 
-    The draws' leaves are [(chain), (segment), capacity, ...]. Only the first `count` rows are filled: the count is an
-    argument, so that every length of run shares one program.
+    state: Any
+    work: Any
+    scratch: Any
+    done: Any
+
+
+def build_begin(programs: Programs, warming: bool) -> Callable:
+    """(chain, segment, state, learnt, seed, first, data) -> Machine, at the beginning of its first draw."""
+    sampler = programs.sampler
+    assert isinstance(sampler, Stepwise)
+
+    def program(chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, data: Any) -> Machine:
+        def one(chain: Any, segment: Any, state: Any, learnt: Any, data: Any) -> Machine:
+            del data
+            key = jax.random.fold_in(_phase_key(seed, chain, segment, warming), first)
+            work = _strong(sampler.begin(state, learnt, key))
+            return Machine(state, work, sampler.scratch(state), jnp.zeros((), jnp.int32))
+
+        return _mapped(one, programs, (True, False))(chain, segment, state, learnt, data)
+
+    return program
+
+
+def build_advance(programs: Programs, warming: bool) -> Callable:
+    """(chain, segment, carry, learnt, seed, first, count, budget, data) -> carry, drawn, passes, and the draws.
+
+    The carry is the sampler's state, or the Machine of a `Stepwise` one. `count` more draws are wanted, the first of
+    which is the first-th of its phase; a Stepwise sampler counts them itself from the beginning of the phase and stops
+    after `budget` passes of its loop, in the middle of a draw if need be, and the others make them all.
+
+    `drawn` are the draws made [(chain), (segment)], and of each position, Info and lesson are returned
+    [(chain), (segment), capacity, ...], in that many first rows; what the others hold means nothing. Counts are
+    arguments, so that every length of run shares one program.
     """
     match programs.sampler:
         case Stepwise():
@@ -149,18 +180,19 @@ def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> C
     logdensity, start, hierarchy = programs.posterior
 
     def program(
-        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, data: Any
-    ) -> tuple[Any, Any, Any, Any]:
-        del learnt
+        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, budget: Any, data: Any
+    ) -> tuple:
+        del learnt, budget
 
-        def one(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any]:
+        def one(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
             key = _phase_key(seed, chain, segment, warming)
             room = _room(sampler.position(state), programs.capacity)
             state, (positions, infos) = _repeated(sampler, bound, state, key, first, count, room, warming)
-            return state, positions, infos
+            return state, count, positions, infos
 
-        return *_mapped(one, programs, (True,))(chain, segment, state, data), ()
+        state, drawn, positions, infos = _mapped(one, programs, (True,))(chain, segment, state, data)
+        return state, drawn, count, positions, infos, ()
 
     return program
 
@@ -169,21 +201,22 @@ def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Cal
     logdensity, start, hierarchy = programs.posterior
 
     def program(
-        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, data: Any
-    ) -> tuple[Any, Any, Any, Any]:
-        del learnt
+        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, budget: Any, data: Any
+    ) -> tuple:
+        del learnt, budget
 
-        def one(segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any]:
+        def one(segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
             key = _phase_key(seed, chain[0], segment, warming)
             room = jax.vmap(lambda position: _room(position, programs.capacity), out_axes=1)(sampler.position(state))
             state, draws = _repeated(sampler, bound, state, key, first, count, room, warming)
             # Chains go before draws, as with other samplers.
             positions, infos = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), draws)
-            return state, positions, infos
+            return state, jnp.full(chain.shape, count), positions, infos
 
-        mapped = jax.vmap(one, out_axes=(0, 1, 1)) if programs.batched else one
-        return *mapped(segment, state, data), ()
+        mapped = jax.vmap(one, out_axes=(0, 1, 1, 1)) if programs.batched else one
+        state, drawn, positions, infos = mapped(segment, state, data)
+        return state, drawn, count, positions, infos, ()
 
     return program
 
@@ -192,31 +225,35 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
     """One loop over all draws and chains.
 
     Each pass of the loop is one gradient of every chain. A chain whose draw is ready stores it and begins the next in
-    the same pass; one that has all its draws goes on for nothing until the last has.
+    the same pass. The loop ends when the budget is spent, a chain's rows are full, or all chains have all their draws:
+    until then one that has them goes on for nothing.
     """
     logdensity, start, hierarchy = programs.posterior
     capacity = programs.capacity
 
-    def lesson_of(state: Any) -> Any:
-        return sampler.lesson(state) if warming else ()
+    def lesson_of(state: Any, info: Info) -> Any:
+        return sampler.lesson(state, info) if warming else ()
 
     def program(
-        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, data: Any
-    ) -> tuple[Any, Any, Any, Any]:
-        def begin(chain: Any, segment: Any, state: Any, learnt: Any, done: Any) -> Any:
-            key = _phase_key(seed, chain, segment, warming)
-            return _strong(sampler.begin(state, learnt, jax.random.fold_in(key, first + done)))
-
-        def begin_first(chain: Any, segment: Any, state: Any, learnt: Any, data: Any) -> tuple[Any, Any]:
-            del data
+        chain: Any,
+        segment: Any,
+        machine: Machine,
+        learnt: Any,
+        seed: Any,
+        first: Any,
+        count: Any,
+        budget: Any,
+        data: Any,
+    ) -> tuple:
+        def room(chain: Any, segment: Any, state: Any, data: Any) -> Any:
+            del chain, segment, data
             # One row more than there are draws takes what is not to be kept.
-            lessons = jax.tree.map(lambda leaf: jnp.zeros((capacity + 1, *leaf.shape), leaf.dtype), lesson_of(state))
-            store = *_room(sampler.position(state), capacity + 1), lessons
-            machine = state, begin(chain, segment, state, learnt, 0), sampler.scratch(state), jnp.zeros((), jnp.int32)
-            return machine, store
+            positions, infos = _room(sampler.position(state), capacity + 1)
+            one = lesson_of(state, jax.tree.map(lambda rows: rows[0], infos))
+            return positions, infos, jax.tree.map(lambda leaf: jnp.zeros((capacity + 1, *leaf.shape), leaf.dtype), one)
 
-        def tick(chain: Any, segment: Any, carry: tuple, learnt: Any, data: Any) -> tuple:
-            state, work, scratch, done = carry
+        def tick(chain: Any, segment: Any, machine: Machine, before: Any, learnt: Any, data: Any) -> tuple:
+            state, work, scratch, done = machine
             bound = Bound(logdensity, data, start, hierarchy)
             work, scratch = sampler.advance(bound, learnt, work, scratch)
             ready = sampler.finished(work)
@@ -227,31 +264,39 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
                     drawn = sampler.adapt(drawn, info)
                 # What a chain does past its last draw leaves no trace.
                 drawn = jax.tree.map(lambda new, old: jnp.where(done < count, new, old), _strong(drawn), state)
-                return drawn, begin(chain, segment, drawn, learnt, done + 1), done + 1, info
+                key = jax.random.fold_in(_phase_key(seed, chain, segment, warming), first + done + 1)
+                return drawn, _strong(sampler.begin(drawn, learnt, key)), jnp.minimum(done + 1, count), info
 
             def same_draw() -> tuple[Any, Any, Any, Any]:
-                nothing = jax.tree.map(lambda rows: rows[0], empty_info(1, work_dtype))
+                nothing = jax.tree.map(lambda rows: rows[0], empty_info(1, sampler.position(state).dtype))
                 return state, work, done, nothing
 
-            work_dtype = sampler.position(state).dtype
             drawn, work, now, info = jax.lax.cond(ready, next_draw, same_draw)
-            row = jnp.where(ready & (done < count), done, capacity)
-            return (drawn, work, scratch, now), (row, (sampler.position(drawn), info, lesson_of(drawn)))
+            row = jnp.where(ready & (done < count), done - before, capacity)
+            return Machine(drawn, work, scratch, now), (row, (sampler.position(drawn), info, lesson_of(drawn, info)))
 
         def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:
             del chain, segment, data
             return _stored(store, row, values)
 
-        machine, store = _mapped(begin_first, programs, (True, False))(chain, segment, state, learnt, data)
+        store = _mapped(room, programs, (True,))(chain, segment, machine.state, data)
+        before = machine.done
+
+        def unfinished(carry: tuple) -> Any:
+            passes, machine, _ = carry
+            full = jnp.any(machine.done - before >= capacity)
+            return (passes < budget) & jnp.any(machine.done < count) & ~full
 
         def body(carry: tuple) -> tuple:
-            machine, store = carry
-            machine, (row, values) = _mapped(tick, programs, (True, False))(chain, segment, machine, learnt, data)
-            return machine, _mapped(put, programs, (True, True, True))(chain, segment, store, row, values, data)
+            passes, machine, store = carry
+            ticked = _mapped(tick, programs, (True, True, False))(chain, segment, machine, before, learnt, data)
+            machine, (row, values) = ticked
+            return passes + 1, machine, _mapped(put, programs, (True,) * 3)(chain, segment, store, row, values, data)
 
-        (state, *_), store = jax.lax.while_loop(lambda carry: jnp.any(carry[0][3] < count), body, (machine, store))
+        passes, machine, store = jax.lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), machine, store))
         axis = int(programs.vectorized) + int(programs.batched)
-        return state, *jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, 0, capacity, axis=axis), store)
+        rows = jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, 0, capacity, axis=axis), store)
+        return machine, machine.done - before, passes, *rows
 
     return program
 

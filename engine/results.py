@@ -1,8 +1,8 @@
 """Draws turned into a DataTree in ArviZ's schema."""
 
 import platform
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
 from typing import Any
@@ -55,8 +55,17 @@ def dataset(
     return xr.Dataset(variables, {dim: np.asarray(label) for dim, label in labels.items()})
 
 
-def build_tree(posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any]) -> xr.DataTree:
-    """The tree of a run, its convergence checked and, where it failed, warned of."""
+def build_tree(
+    posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any], remarks: Sequence[str] = ()
+) -> xr.DataTree:
+    """The tree of a run, its convergence checked and, where it failed, warned of.
+
+    Args:
+        posterior: that was sampled.
+        draws: of it.
+        attrs: of the tree.
+        remarks: what else speaks against the draws.
+    """
     batch = (posterior.batch_dim,) if posterior.batch is not None else ()
     leading = ("chain", "draw", *batch)
     groups = {
@@ -72,6 +81,7 @@ def build_tree(posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any]) 
         groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, ())
     tree = xr.DataTree.from_dict(groups)
     diagnosis = diagnose(tree)
+    diagnosis = replace(diagnosis, problems=(*remarks, *diagnosis.problems))
     tree.attrs.update(
         {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -12,11 +12,14 @@ from pelton.engine.arguments import whole
 from pelton.engine.chains import Chains, constrained
 from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError, UnknownNameError
+from pelton.engine.placement import choose_devices
 from pelton.engine.posterior import Model, Posterior
 from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, build_tree
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
+from pelton.engine.samplers.base import Ensemble
+from pelton.engine.stopping import Target
 
 type Method = Literal["threads", "vectorized"]
 
@@ -37,7 +40,9 @@ def sample(
     max_tree_depth: int = 10,
     metric: str = "auto",
     precision: str | None = None,
+    device: str | None = None,
     chain_method: Method | None = None,
+    stop_at: Target | None = None,
     groups: Sequence[str] = (),
     keep_warmup: bool = False,
     progress: bool | None = None,
@@ -60,8 +65,12 @@ def sample(
             it.
         precision: "float32", "float64", or None for float64 on a CPU and float32 on an accelerator. It holds for the
             run alone: the process's own settings stay.
-        chain_method: "threads" (a compiled program a chain, on the cores) or "vectorized" (all chains in one
-            program); by default threads on a CPU and vectorized on an accelerator.
+        device: "cpu", "gpu" or "tpu"; None takes an accelerator where there is one and the model, its chains included,
+            is large enough to gain.
+        chain_method: "threads" (a compiled program a chain, on the cores) or "vectorized" (all chains of a device in
+            one program, spread over all devices of that kind); by default threads on a CPU and vectorized on an
+            accelerator.
+        stop_at: a `pelton.Target` at which the run stops before it has `draws`.
         groups: further groups of the tree, of "prior", "prior_predictive", "posterior_predictive" and
             "log_likelihood", where the model offers them.
         keep_warmup: whether the tree holds the groups warmup_posterior and warmup_sample_stats.
@@ -86,10 +95,10 @@ def sample(
     (2, 500)
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
-    run_precision = choose_precision(precision, jax.default_backend())
-    method = _method(chain_method)
     if not isinstance(model, Posterior | Model):
         raise ArgumentError(f"sample takes a pelton model or a Posterior, not {type(model).__name__}")
+    if stop_at is not None and not isinstance(stop_at, Target):
+        raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
     for name in groups:
         if isinstance(model, Posterior):
             raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
@@ -101,7 +110,10 @@ def sample(
     if target_accept is None:
         asked = None if sampler_class(sampler).local_steps else posterior.target_accept
         target_accept = DEFAULT_TARGET_ACCEPT if asked is None else asked
-    with using(run_precision):
+    devices = choose_devices(device, chains * sum(np.size(leaf) for leaf in jax.tree.leaves(posterior.data)))
+    run_precision = choose_precision(precision, devices[0].platform)
+    method = _method(chain_method, sampler, devices[0].platform)
+    with using(run_precision), jax.default_device(devices[0]):
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, chains, draws), "conjugate"
         else:
@@ -113,27 +125,30 @@ def sample(
                 max_tree_depth=int(max_tree_depth),
                 metric=_metric(metric, sampler, posterior.dimension),
             )
-            run, name = _Run.of(posterior, chosen, chains, draws, seed, method, keep_warmup, progress), sampler
+            engine = Chains(posterior, chosen, chains, seed, method == "vectorized", devices)
+            run, name = _Run.of(engine, draws, stop_at, keep_warmup, progress), sampler
         tree = build_tree(
             posterior,
             run.draws,
             attrs={
                 "sampler": name,
                 "chains": chains,
-                "draws": draws,
+                "draws": int(run.draws.stats["lp"].shape[1]),
                 "warmup": run.warmup,
                 "seed": seed,
                 "target_accept": target_accept,
                 "max_tree_depth": max_tree_depth,
                 "metric": run.metric,
                 "precision": run_precision,
-                "device": str(jax.devices()[0].device_kind),
+                "device": str(devices[0].device_kind),
                 "chain_method": method,
                 "seconds_compiling": run.seconds_compiling,
                 "seconds_warmup": run.seconds_warmup,
                 "seconds_sampling": run.seconds_sampling,
                 "gradient_evaluations": run.gradients,
+                "gradients_computed": run.computed,
             },
+            remarks=run.remarks,
         )
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
 
@@ -164,12 +179,16 @@ def _check(
         raise ArgumentError(f"target_accept lies between 0 and 1, not {target_accept!r}; 0.8 is usual")
 
 
-def _method(chain_method: str | None) -> Method:
+def _method(chain_method: str | None, sampler: str, platform: str) -> Method:
+    if chain_method not in ("threads", "vectorized", None):
+        raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
+    if issubclass(sampler_class(sampler), Ensemble):
+        if chain_method == "threads":
+            raise ArgumentError(f"the sampler {sampler!r} moves all chains together: chain_method is 'vectorized'")
+        return "vectorized"
     if chain_method is None:
-        return "threads" if jax.default_backend() == "cpu" else "vectorized"
-    if chain_method in ("threads", "vectorized"):
-        return cast("Method", chain_method)
-    raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
+        return "threads" if platform == "cpu" else "vectorized"
+    return cast("Method", chain_method)
 
 
 def _metric(metric: str, sampler: str, dimension: int) -> str:
@@ -196,7 +215,7 @@ def _sampler(name: str, posterior: Posterior, warmup: int, **settings: Any) -> S
 
 @dataclass
 class _Run:
-    """The draws of a run, and what it cost."""
+    """The draws of a run, and what it cost; remarks say why there are fewer than were asked for."""
 
     draws: Draws
     warmup: int
@@ -205,6 +224,8 @@ class _Run:
     seconds_warmup: float
     seconds_sampling: float
     gradients: int
+    computed: int
+    remarks: tuple[str, ...] = ()
 
     @classmethod
     def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
@@ -213,34 +234,27 @@ class _Run:
         zeros = np.zeros((chains, draws, *posterior.batch_shape))
         values = constrained(posterior, zeros[..., None][..., :0], compiler)
         stats = {"lp": zeros, "diverging": zeros.astype(bool)}
-        return cls(Draws(values, stats, None, None), 0, "none", compiler.seconds, 0.0, 0.0, 0)
+        return cls(Draws(values, stats, None, None), 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
 
     @classmethod
-    def of(
-        cls,
-        posterior: Posterior,
-        sampler: Sampler,
-        chains: int,
-        draws: int,
-        seed: int,
-        method: Method,
-        keep_warmup: bool,
-        show: bool | None,
-    ) -> "_Run":
-        engine = Chains(posterior, sampler, chains, seed, method == "vectorized")
-        total = chains * (sampler.warmup_steps + draws)
-        with progress(f"{sampler.name}, {chains} chains", total, show) as report:
-            warm, kept = engine.run(draws, report)
-        seconds_draws = engine.seconds
+    def of(cls, engine: Chains, draws: int, target: Target | None, keep_warmup: bool, show: bool | None) -> "_Run":
+        posterior, sampler = engine.posterior, engine.sampler
+        total = engine.chains * (sampler.warmup_steps + draws)
+        with progress(f"{sampler.name}, {engine.chains} chains", total, show) as report:
+            warm, kept = engine.run(draws, report, target)
+        seconds = dict(engine.seconds)
         keep = keep_warmup and sampler.warmup_steps > 0
         warm_values = constrained(posterior, warm.positions, engine.compiler) if keep else None
         values = constrained(posterior, kept.positions, engine.compiler)
+        made = kept.positions.shape[1]
         return cls(
             draws=Draws(values, kept.stats, warm_values, warm.stats if keep else None),
             warmup=sampler.warmup_steps,
             metric=sampler.metric,
             seconds_compiling=engine.compiler.seconds,
-            seconds_warmup=seconds_draws["warmup"],
-            seconds_sampling=seconds_draws["sampling"],
+            seconds_warmup=seconds["warmup"],
+            seconds_sampling=seconds["sampling"],
             gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum()),
+            computed=engine.gradients,
+            remarks=(f"interrupted after {made} of {draws} draws a chain: run it again",) if engine.interrupted else (),
         )

@@ -10,9 +10,10 @@ from jaxtyping import Array, Float, Int
 # metric is left alone.
 FIRST_WINDOW, GROWTH = 5, 1.5
 METRIC_SHARE = 0.85
-# While the metric is unknown the step is far too small for the widest direction, and full trees would spend most of a
-# warm-up's gradients on the first draws.
-EARLY_SHARE, EARLY_DEPTH = 0.3, 7
+# While metric and step size are unknown a step is now and then far too small, and one full tree would cost more than
+# all others: until the warm-up ends trees are at most so many doublings deeper than this share of the last window's.
+# Before the first window they are of this depth.
+DEEPER, USUAL, EARLY_DEPTH = 1, 0.9, 7
 # A window of at least so many draws is worth finding the step size afresh.
 LONG_WINDOW = 20
 # Weight of the prior that coordinates are uncorrelated, in draws: so many, and so many a dimension.
@@ -25,6 +26,8 @@ MOST_WHOLE, LEADING, MOST_ROWS = 400, 100, 1000
 # Dual averaging: weight of the errors, forgetting of the first ones, and how fast the average follows.
 GAMMA, DELAY, DECAY = 0.05, 10.0, 0.75
 FIRST_STEP = 0.1
+# By how much larger a step than the best so far is tried when the averaging begins again (its logarithm).
+BOLDNESS = 0.0
 
 
 def windows(steps: int) -> tuple[int, ...]:
@@ -93,10 +96,10 @@ class DualAverage(NamedTuple):
     centre: Float[Array, ""]
 
     @classmethod
-    def at(cls, log_step: Any) -> "DualAverage":
-        """Begun, or begun again, at a step size."""
+    def at(cls, log_step: Any, boldness: float = np.log(10.0)) -> "DualAverage":
+        """Begun, or begun again, at a step size; as long as it knows nothing it tries one larger by exp(boldness)."""
         zero = log_step * 0
-        return cls(log_step, log_step, zero, zero, log_step + np.log(10.0))
+        return cls(log_step, log_step, zero, zero, log_step + boldness)
 
     def updated(self, missing: Array) -> "DualAverage":
         """With one more iteration whose acceptance was `missing` below its target."""

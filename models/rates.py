@@ -12,7 +12,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pelton.engine.compilation import Compiler
+from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import DataError
 from pelton.engine.placement import cores
 from pelton.engine.precision import using
@@ -148,7 +148,7 @@ def _draw_block(known: Hyperparameters, seed: int, block: int, units: np.ndarray
     with using(precision):
         args = tuple(jnp.asarray(array) for array in (mixed, *counts, *known.shapes(filled)))
         args = (args[0], *(arg.astype(precision) for arg in args[1:]))
-        drawn = Compiler()(_build_draw, (), args)(*args)
+        drawn = Compiler()(Request(_build_draw, (), args))(*args)
     return np.asarray(drawn)[:, : len(units)]
 
 

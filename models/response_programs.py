@@ -9,7 +9,7 @@ import numpy as np
 from jax.typing import ArrayLike
 from jaxtyping import Array
 
-from pelton.engine.compilation import Compiler
+from pelton.engine.compilation import Compiler, Request
 from pelton.engine.precision import using
 from pelton.models.adstock import Adstock
 from pelton.models.saturation import Saturation
@@ -38,7 +38,7 @@ def run(build: Callable, forms: tuple[Form, ...], args: tuple) -> Any:
     """build(forms)(*args) in float64 on NumPy arrays, compiled once for their shapes."""
     with using("float64"):
         args = jax.tree.map(jnp.asarray, args)
-        return jax.tree.map(np.asarray, Compiler()(build, (forms,), args)(*args))
+        return jax.tree.map(np.asarray, Compiler()(Request(build, (forms,), args))(*args))
 
 
 def _by_group(forms: tuple[Form, ...], values: Values, series: Array, function: Callable) -> Array:

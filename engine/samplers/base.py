@@ -179,7 +179,7 @@ class Stepwise(Sampler):
         """Numbers of warm-up draws after which chains learn from one another, the last being all."""
 
     @abstractmethod
-    def lesson(self, state: Any) -> Any:
+    def lesson(self, state: Any, info: Info) -> Any:
         """What is kept of a warm-up draw beside its position."""
 
     @abstractmethod

@@ -10,11 +10,13 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pelton.engine.samplers.base import BoundLogDensity, Info, Stepwise
 from pelton.engine.warmup import (
+    BOLDNESS,
+    DEEPER,
     EARLY_DEPTH,
-    EARLY_SHARE,
     FIRST_STEP,
     LONG_WINDOW,
     RANK,
+    USUAL,
     DualAverage,
     Learnt,
     Metric,
@@ -84,6 +86,13 @@ class Leaf(NamedTuple):
         """At the end of the trajectory."""
         zero = jnp.zeros((), jnp.int32)
         return cls(end, end, zero, zero, end.energy, end.energy, jnp.asarray(False))
+
+
+class Lesson(NamedTuple):
+    """What is learnt from a draw beside its position."""
+
+    score: Float[Array, " d"]
+    n_steps: Int[Array, ""]
 
 
 class Kept(NamedTuple):
@@ -403,26 +412,31 @@ class Nuts(Stepwise):
     def windows(self) -> tuple[int, ...]:
         return windows(self.warmup_steps)
 
-    def lesson(self, state: Any) -> Array:
-        return state.score
+    def lesson(self, state: Any, info: Info) -> Lesson:
+        return Lesson(state.score, info.n_steps)
 
     def learn(self, states: Any, learnt: Any, draws: Any, lessons: Any, end: int) -> tuple[State, Learnt]:
         rank = self._rank(states.position.shape[-1])
         if end == 0:
             score = states.score if self.warmup_steps else np.ones_like(states.score)
-            return states, self._learnt(first_metric(score, rank), end)
+            depth = min(EARLY_DEPTH, self.max_tree_depth) if self.warmup_steps else self.max_tree_depth
+            return states, self._learnt(first_metric(score, rank), depth)
         ends = (0, *self.windows)
         begin = ends[ends.index(end) - 1]
         metric = learnt.metric
         if end < self.warmup_steps or begin == 0:
-            pooled = (np.moveaxis(values, (0, 1), (-3, -2)) for values in (draws, lessons))
-            draws, lessons = (values.reshape(*values.shape[:-3], -1, values.shape[-1]) for values in pooled)
-            metric = estimate(draws, lessons, metric, rank=rank)
+            pooled = (np.moveaxis(values, (0, 1), (-3, -2)) for values in (draws, lessons.score))
+            x, g = (values.reshape(*values.shape[:-3], -1, values.shape[-1]) for values in pooled)
+            metric = estimate(x, g, metric, rank=rank)
         if end - begin >= LONG_WINDOW or end == self.warmup_steps:
             # All chains have one metric, so one step size suits them all.
             log_step = np.broadcast_to(np.mean(states.averaging.log_average, axis=0), states.step_size.shape)
-            states = states._replace(step_size=np.exp(log_step), averaging=DualAverage.at(log_step))
-        return states, self._learnt(metric, end)
+            states = states._replace(step_size=np.exp(log_step), averaging=DualAverage.at(log_step, BOLDNESS))
+        depth = self.max_tree_depth
+        if end < self.warmup_steps:
+            usual = np.quantile(lessons.n_steps[:, begin - end :], USUAL, axis=(0, 1))
+            depth = np.minimum(np.ceil(np.log2(usual + 1)) + DEEPER, depth)
+        return states, self._learnt(metric, depth)
 
     def _rank(self, dimension: int) -> int:
         """Directions of the metric."""
@@ -434,10 +448,8 @@ class Nuts(Stepwise):
             case _:
                 return min(RANK, dimension)
 
-    def _learnt(self, metric: Metric, end: int) -> Learnt:
-        early = end < EARLY_SHARE * self.warmup_steps
-        depth = min(EARLY_DEPTH, self.max_tree_depth) if early else self.max_tree_depth
-        return Learnt(metric, np.full(metric.scale.shape[:-1], depth, np.int32))
+    def _learnt(self, metric: Metric, depth: Any) -> Learnt:
+        return Learnt(metric, np.broadcast_to(np.int32(depth), metric.scale.shape[:-1]))
 
     def position(self, state: Any) -> Array:
         return state.position

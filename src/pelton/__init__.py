@@ -41,6 +41,7 @@ _PUBLIC = {
     "diagnose": "pelton.engine.diagnostics",
     "from_numpyro": "pelton.engine.sources.numpyro",
     "Posterior": "pelton.engine.posterior",
+    "Target": "pelton.engine.stopping",
 }
 _MODULES = {
     "errors": "pelton.engine.errors",
@@ -55,6 +56,7 @@ if TYPE_CHECKING:
     from pelton.engine.run import sample as sample
     from pelton.engine.samplers import samplers as samplers
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
+    from pelton.engine.stopping import Target as Target
     from pelton.models import adstock as adstock
     from pelton.models import saturation as saturation
     from pelton.models.allocation import allocate as allocate

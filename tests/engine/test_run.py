@@ -1,6 +1,8 @@
 """The driver: settings refused, precision and configuration of the process, starts, batches, what the tree records."""
 
 import os
+import subprocess
+import sys
 import warnings
 
 import jax
@@ -11,6 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 import pelton
+from pelton.engine import chains
 from pelton.engine.posterior import Posterior
 
 
@@ -122,6 +125,109 @@ def test_a_longer_run_begins_with_the_shorter_one():
     assert np.array_equal(short["posterior"]["mean"], long["posterior"]["mean"].isel(draw=slice(900)))
 
 
+@pytest.mark.parametrize("method", ["threads", "vectorized"])
+def test_the_length_of_a_program_changes_no_draw(method, monkeypatch):
+    target, draws = pelton.from_numpyro(normal, Y), []
+    for seconds in (1e-9, 10.0):
+        monkeypatch.setattr(chains, "CHUNK_SECONDS", seconds)
+        tree = pelton.sample(target, warmup=100, draws=1000, chains=3, chain_method=method, sampler="nuts")
+        draws.append(np.asarray(tree["posterior"]["mean"]))
+    assert np.array_equal(*draws)
+
+
+INTERRUPTED = """
+import _thread, sys, threading, time, warnings
+import numpy as np, numpyro, numpyro.distributions as dist, pelton
+
+def model(y):
+    x = numpyro.sample("x", dist.Normal(0, 1).expand([20]))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+warnings.simplefilter("ignore")
+target = pelton.from_numpyro(model, np.zeros(20))
+settings = dict(sampler=sys.argv[1], chains=3, warmup=200, seed=1, progress=False)
+whole = pelton.sample(target, draws=300, **settings)
+threading.Timer(2.0, _thread.interrupt_main).start()
+began = time.perf_counter()
+cut = pelton.sample(target, draws=400_000, **settings)
+print(cut["posterior"].sizes["draw"], time.perf_counter() - began < 60, cut.attrs["status"].split(":")[:2])
+n = min(300, cut["posterior"].sizes["draw"])
+same = cut["posterior"]["x"].isel(draw=slice(n)).equals(whole["posterior"]["x"].isel(draw=slice(n)))
+print(n > 0, same)
+"""
+
+
+@pytest.mark.parametrize("sampler", ["nuts", "numpyro-nuts"])
+def test_an_interrupt_returns_what_is_done(sampler, tmp_path):
+    command = [sys.executable, "-c", INTERRUPTED, sampler]
+    done = subprocess.run(command, capture_output=True, text=True, cwd=tmp_path, check=False, timeout=300)
+    assert done.returncode == 0, done.stderr
+    first, second = done.stdout.strip().splitlines()
+    assert 0 < int(first.split()[0]) < 400_000
+    assert "True ['NOT CONVERGED', ' interrupted after" in first
+    assert second == "True True"
+
+
+def test_a_target_stops_the_run_where_it_is_reached():
+    target = pelton.from_numpyro(normal, Y)
+    tree = pelton.sample(target, draws=20_000, stop_at=pelton.Target(ess=2000), sampler="nuts")
+    assert tree.attrs["draws"] == tree["posterior"].sizes["draw"] < 5000
+    assert min(tree.attrs["least_ess_bulk"], tree.attrs["least_ess_tail"]) >= 2000
+    # The draws are those of the run that does not stop.
+    whole = pelton.sample(target, draws=tree["posterior"].sizes["draw"], sampler="nuts")
+    assert whole["posterior"]["mean"].equals(tree["posterior"]["mean"])
+    short = pelton.sample(target, draws=400, stop_at=pelton.Target(ess=1e9), sampler="nuts")
+    assert short["posterior"].sizes["draw"] == 400
+
+
+@pytest.mark.parametrize(
+    ("settings", "message"), [({"ess": 0}, "ess of a Target"), ({"rhat": 1.0}, "rhat of a Target")]
+)
+def test_refuses_targets(settings, message):
+    with pytest.raises(pelton.errors.ArgumentError, match=message):
+        pelton.Target(**settings)
+
+
+def test_a_device_that_is_not_there_is_refused():
+    target = pelton.from_numpyro(normal, Y)
+    with pytest.raises(pelton.errors.ArgumentError, match="device is 'cpu', 'gpu', 'tpu' or None"):
+        pelton.sample(target, device="abacus")
+    if jax.default_backend() == "cpu":
+        with pytest.raises(pelton.errors.ArgumentError, match="there is no gpu here: JAX knows cpu"):
+            pelton.sample(target, device="gpu")
+
+
+SPREAD = """
+import sys, warnings
+import jax, numpy as np, numpyro, numpyro.distributions as dist, pelton
+
+def model(y):
+    x = numpyro.sample("x", dist.Normal(0, 1).expand([3]))
+    numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
+
+warnings.simplefilter("ignore")
+target = pelton.from_numpyro(model, np.zeros(3))
+tree = pelton.sample(target, chains=5, draws=200, warmup=100, chain_method="vectorized")
+print(len(jax.devices()))
+np.save(sys.argv[1], np.asarray(tree["posterior"]["x"]))
+"""
+
+
+def test_vectorised_chains_are_spread_over_devices(tmp_path):
+    """The same draws on one device and on three, until rounding parts them."""
+    found = {}
+    for count in (1, 3):
+        environment = os.environ | {"XLA_FLAGS": f"--xla_force_host_platform_device_count={count}"}
+        out = tmp_path / f"{count}.npy"
+        done = subprocess.run(
+            [sys.executable, "-c", SPREAD, str(out)], capture_output=True, text=True, env=environment, check=False
+        )
+        assert done.stdout.strip() == str(count), done.stderr
+        found[count] = np.load(out)
+    assert found[3].shape == (5, 200, 3)
+    np.testing.assert_allclose(found[1][:, :3], found[3][:, :3], rtol=1e-5)
+
+
 def test_warmup_groups_on_request():
     tree = pelton.sample(pelton.from_numpyro(normal, Y), keep_warmup=True, **SHORT)
     assert tree["warmup_posterior"]["mean"].shape == (2, 400)
@@ -187,9 +293,6 @@ def test_a_posterior_of_negative_dimension_is_refused():
 
 def test_works_after_arviz_whatever_is_imported_first(tmp_path):
     """ArviZ loads NumPyro lazily; a submodule asked for first leaves numpyro.distributions half loaded."""
-    import subprocess
-    import sys
-
     code = (
         "import arviz, numpyro.distributions as dist, pelton\n"
         "prior = pelton.MeanConcentration(dist.Beta(2.0, 2.0))\n"
