@@ -13,6 +13,7 @@ import numpy as np
 
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ModelError
+from pelton.engine.memory import check_device, check_host
 from pelton.engine.placement import cores
 from pelton.engine.posterior import Posterior
 from pelton.engine.precision import Precision, using
@@ -173,6 +174,8 @@ class Chains:
 
     def run(self, draws: int, report: Report, target: Target | None = None) -> tuple[Phase, Phase]:
         """The warm-up's draws and the run's: fewer than were asked for if it is interrupted or reaches its target."""
+        itemsize = np.dtype(self.precision).itemsize
+        check_host(self.posterior, self.chains, self.sampler.warmup_steps, draws, itemsize)
         # Programs are compiled before the clock of the phases starts.
         self._compile(draws)
         began = time.perf_counter()
@@ -253,7 +256,7 @@ class Chains:
 
     def _compile(self, draws: int) -> None:
         """Compiles every program of the run, side by side."""
-        sampler, requests = self.sampler, []
+        sampler, requests, advancing = self.sampler, [], []
         warming = [False] + ([True] if sampler.warmup_steps and not sampler.adapts_in_step else [])
         for group in self.groups:
             init = self._initial(group)
@@ -267,8 +270,10 @@ class Chains:
                 begins = [self._beginning(group, phase, carry) for phase in warming]
                 requests += begins
                 carry = self.compiler.result_shapes(begins[0])
-            requests += [self._advancing(group, phase, carry) for phase in warming]
-        self.compiler.together([*requests, constraining(self.posterior, (self.chains, draws), self.groups[0].data)])
+            advancing += [self._advancing(group, phase, carry) for phase in warming]
+        constrain = constraining(self.posterior, (self.chains, draws), self.groups[0].data)
+        programs = self.compiler.together([*advancing, *requests, constrain])[: len(advancing)]
+        check_device(programs, [request.device for request in advancing], self.groups[0].size)
 
     def _initial(self, group: Group) -> Request:
         args = (group.chains, self.segments, self.seed, group.data)

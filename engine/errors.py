@@ -44,6 +44,10 @@ class OutputError(PeltonError, OSError):
     """A result could not be written; what stood there before is untouched."""
 
 
+class ResourceError(PeltonError, MemoryError):
+    """The machine has not enough memory for what was asked; the message says how much would fit."""
+
+
 class PeltonWarning(UserWarning):
     """Base of every warning."""
 

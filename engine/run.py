@@ -12,6 +12,7 @@ from pelton.engine.arguments import whole
 from pelton.engine.chains import Chains, constrained
 from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError, UnknownNameError
+from pelton.engine.modes import modes, remark
 from pelton.engine.placement import choose_devices
 from pelton.engine.posterior import Model, Posterior
 from pelton.engine.precision import choose_precision, using
@@ -215,7 +216,7 @@ def _sampler(name: str, posterior: Posterior, warmup: int, **settings: Any) -> S
 
 @dataclass
 class _Run:
-    """The draws of a run, and what it cost; remarks say why there are fewer than were asked for."""
+    """The draws of a run, what it cost, and what speaks against them besides their diagnostics."""
 
     draws: Draws
     warmup: int
@@ -247,6 +248,10 @@ class _Run:
         warm_values = constrained(posterior, warm.positions, engine.compiler) if keep else None
         values = constrained(posterior, kept.positions, engine.compiler)
         made = kept.positions.shape[1]
+        remarks = [f"interrupted after {made} of {draws} draws a chain: run it again"] if engine.interrupted else []
+        # Of a batch each posterior would have modes of its own.
+        found = modes(kept.positions, kept.stats["lp"]) if posterior.batch is None else ()
+        remarks += [words] if (words := remark(found)) else []
         return cls(
             draws=Draws(values, kept.stats, warm_values, warm.stats if keep else None),
             warmup=sampler.warmup_steps,
@@ -256,5 +261,5 @@ class _Run:
             seconds_sampling=seconds["sampling"],
             gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum()),
             computed=engine.gradients,
-            remarks=(f"interrupted after {made} of {draws} draws a chain: run it again",) if engine.interrupted else (),
+            remarks=tuple(remarks),
         )

@@ -160,11 +160,12 @@ def estimate(
     x, g = x / scale[..., None, :], g * scale[..., None, :]
     # In these coordinates draws and scores vary alike.
     variances = np.mean(x**2, axis=-2)
-    prior = np.where(variances > 0, variances, 1.0)[..., None] * np.eye(dimension)
-    within = None
+    variances = np.where(variances > 0, variances, 1.0)[..., None]
     if dimension > MOST_WHOLE:
         within = np.linalg.qr(np.concatenate([_leading(x), _leading(g)], axis=-1))[0]
-        x, g, prior = x @ within, g @ within, np.swapaxes(within, -1, -2) @ prior @ within
+        x, g, prior = x @ within, g @ within, np.swapaxes(within, -1, -2) @ (variances * within)
+    else:
+        within, prior = None, variances * np.eye(dimension)
     weight = SHRINK[0] + SHRINK[1] * dimension
     one, other = ((np.swapaxes(y, -1, -2) @ y + weight * prior) / (count + weight) for y in (x, g))
     stretch, basis = np.linalg.eigh(_geometric_mean(one, np.linalg.inv(other)))
