@@ -23,7 +23,7 @@ from jax.scipy.special import ndtri
 from jaxtyping import Array, Bool, Float, Int, Num
 from scipy.fft import next_fast_len
 
-from pelton.engine.compilation import Compiler
+from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ArgumentError
 
 type Draws = Num[Array | np.ndarray, "chain draw parameter"]
@@ -254,7 +254,9 @@ def summary(
     True
     """
     draws = jnp.asarray(draws)
-    program = (compiler or Compiler())(_build_summary, (errors, memory, draws.sharding), (draws,))
+    devices = draws.devices()
+    device = next(iter(devices)) if len(devices) == 1 else None
+    program = (compiler or Compiler())(Request(_build_summary, (errors, memory, draws.sharding), (draws,), device))
     return program(draws)
 
 

@@ -18,8 +18,8 @@ MIN_ESS_PER_CHAIN = 100
 # Betancourt 2016: below 0.3 the momentum resampling explores the energy too slowly.
 MIN_BFMI = 0.3
 MAX_SATURATED = 0.05
-# Draws (chains times draws times parameters) from which compiled programs judge sooner than ArviZ: compiling takes 1.5 s
-# on two CPU cores, 0.5 s with the cache on disk, and a draw 0.2 to 0.45 microseconds less, by
+# Draws (chains times draws times parameters) from which compiled programs judge sooner than ArviZ: on two CPU cores
+# compiling takes 1.5 s, 0.5 s with the cache on disk, and a draw 0.2 to 0.45 microseconds less, by
 # `python -m pelton.benchmarks.convergence`.
 COMPILED_FROM = 4_000_000
 
