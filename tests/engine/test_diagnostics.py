@@ -4,10 +4,12 @@ import warnings
 
 import arviz as az
 import numpy as np
+import pandas as pd
 import xarray as xr
 
 import pelton
 from pelton.engine import diagnostics
+from pelton.engine.precision import using
 
 
 def tree_of(draws, **stats):
@@ -48,6 +50,23 @@ def test_table_equals_arviz():
     for ours_name, theirs_name in (("rhat", "r_hat"), ("ess_bulk", "ess_bulk")):
         np.testing.assert_allclose(ours[ours_name], theirs[theirs_name].astype(float), rtol=1e-9)
     np.testing.assert_allclose(ours["mcse_mean"], theirs["mcse_mean"].astype(float), rtol=1e-9)
+
+
+def test_the_programs_for_many_draws_give_arvizs_figures(monkeypatch):
+    draws = autoregressive((4, 101, 6), 0.5)
+    draws[..., 2] = 3.0
+    tree = tree_of(draws)
+    by_arviz = diagnostics.table(tree)
+    monkeypatch.setattr(diagnostics, "COMPILED_FROM", 0)
+    # In float64, though the run is not.
+    with using("float32"):
+        by_programs = diagnostics.table(tree)
+        assert diagnostics.diagnose(tree).worst_rhat == by_programs["rhat"].max()
+    pd.testing.assert_frame_equal(by_programs, by_arviz, rtol=1e-10)
+    assert by_programs.drop(index="x[2]").notna().all(axis=None)
+    assert by_programs.loc["x[2]"].notna().sum() == 2
+    tree = tree_of(np.where(draws > 2.5, np.inf, draws)[..., :2])
+    assert diagnostics.table(tree, errors=False)["ess_bulk"].notna().all()
 
 
 def problem(tree):
