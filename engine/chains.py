@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
 from dataclasses import dataclass
 from typing import Any
@@ -29,6 +29,7 @@ from pelton.engine.progress import Report
 from pelton.engine.samplers import Info, Sampler
 from pelton.engine.samplers.base import Ensemble, Stepwise
 from pelton.engine.stopping import Target, checks
+from pelton.engine.watch import Watch
 
 # Draws that leave the device together at the most; a run of any length uses the same compiled program.
 CHUNK_DRAWS = 250
@@ -38,6 +39,8 @@ CHUNK_BYTES = 64 * 2**20
 CHUNK_SECONDS = 1.0
 FIRST_BUDGET = 20
 FASTER = 10
+# Seconds between two looks at how a run comes along.
+LOOK_SECONDS = 0.5
 # What chains learn from one another is learnt from as many draws as fit.
 LESSON_BYTES = 256 * 2**20
 CONSTRAIN_BLOCK = 4096
@@ -58,33 +61,6 @@ class Phase:
             np.concatenate([phase.positions for phase in phases], axis=1),
             {name: np.concatenate([phase.stats[name] for phase in phases], axis=1) for name in phases[0].stats},
         )
-
-
-class _Rows:
-    """The draws of a group's chains, filled in as they come: chains need not keep pace.
-
-    Attributes:
-        done: draws so far [(chain), (segment)].
-    """
-
-    def __init__(self, shape: tuple[int, ...], count: int):
-        self.count = count
-        self.done = np.zeros(shape, np.int64)
-        self.store: Any = None
-
-    def put(self, rows: Any, drawn: np.ndarray) -> None:
-        """The first `drawn` rows of leaves [(chain), (segment), capacity, ...]."""
-        axes = self.done.ndim
-        rows = jax.tree.map(np.asarray, rows)
-        if self.store is None:
-            self.store = jax.tree.map(
-                lambda leaf: np.zeros((*leaf.shape[:axes], self.count, *leaf.shape[axes + 1 :]), leaf.dtype), rows
-            )
-        for at in np.ndindex(self.done.shape):
-            done, new = int(self.done[at]), int(drawn[at])
-            for store, leaf in zip(jax.tree.leaves(self.store), jax.tree.leaves(rows), strict=True):
-                store[at][done : done + new] = leaf[at][:new]
-        self.done += drawn
 
 
 def on_device(leaf: Any) -> Any:
@@ -113,6 +89,81 @@ class Group:
     def size(self) -> int:
         """How many chains."""
         return self.chains.size
+
+
+class Line:
+    """A group's chains on their way through a phase, a call of a program at a time.
+
+    Chains need not keep pace: each fills its own rows.
+
+    Attributes:
+        store: position, Info and lesson of each draw [(chain), (segment), draw, ...].
+        done: draws so far in the store [(chain), (segment)].
+        made: draws so far, those included that are still on their way to it.
+        gradients: computed, those included that chains made for nothing while they waited for others.
+        busy: whether a call is under way.
+    """
+
+    def __init__(self, program: Callable, group: Group, carry: Any, seed: Any, segments: Any, first: int, count: int):
+        self.program, self.group, self.carry = program, group, carry
+        self.seed, self.segments, self.first, self.count = seed, segments, first, count
+        shape = (*group.chains.shape, *np.shape(segments))
+        self.store: Any = None
+        self.done, self.made = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
+        self.gradients = 0
+        self.busy = False
+        self._budget = FIRST_BUDGET
+        self._waiting: Any = None
+
+    @property
+    def finished(self) -> bool:
+        """Whether all chains have their draws."""
+        return bool(np.all(self.made >= self.count))
+
+    def call(self, stepwise: bool, capacity: int) -> None:
+        """Calls the program, for about a second."""
+        began = time.perf_counter()
+        if stepwise:
+            counts = np.array([self.first, self.count, self._budget], np.int32)
+        else:
+            made = int(self.made.min())
+            counts = np.array([self.first + made, min(self._budget, capacity, self.count - made), 0], np.int32)
+        group = self.group
+        self.carry, drawn, passes, *found = self.program(
+            group.chains, self.segments, self.carry, group.learnt, self.seed, *counts, group.data
+        )
+        # What the last call found is fetched while this one computes.
+        self.fetch()
+        drawn = np.asarray(drawn)
+        self.made = self.made + drawn
+        self._waiting = (tuple(found), drawn)
+        seconds = time.perf_counter() - began
+        budget = self._budget * CHUNK_SECONDS / max(seconds, 1e-4)
+        self._budget = int(np.clip(budget, 1, min(FASTER * self._budget, 2**30)))
+        # In lock step, chains and segments wait for the slowest.
+        filled = np.arange(capacity) < drawn[..., None]
+        slowest = int(passes)
+        if not stepwise:
+            steps = np.where(filled, np.asarray(found[1].n_steps), 0)
+            slowest = int(steps.reshape(-1, capacity).max(axis=0).sum())
+        self.gradients += drawn.size * slowest
+
+    def fetch(self) -> None:
+        """Stores what the last call found."""
+        if self._waiting is None:
+            return
+        rows, drawn = self._waiting
+        self._waiting = None
+        axes, rows = self.done.ndim, jax.tree.map(np.asarray, rows)
+        if self.store is None:
+            self.store = jax.tree.map(
+                lambda leaf: np.zeros((*leaf.shape[:axes], self.count, *leaf.shape[axes + 1 :]), leaf.dtype), rows
+            )
+        for at in np.ndindex(self.done.shape):
+            done, new = int(self.done[at]), int(drawn[at])
+            for store, leaf in zip(jax.tree.leaves(self.store), jax.tree.leaves(rows), strict=True):
+                store[at][done : done + new] = leaf[at][:new]
+        self.done = self.done + drawn
 
 
 class Chains:
@@ -145,7 +196,6 @@ class Chains:
         self.gradients = 0
         self.interrupted = False
         self._stop = threading.Event()
-        self._lock = threading.Lock()
         self.precision: Precision = "float64" if jax.config.jax_enable_x64 else "float32"
         self.seed = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
         self.segments = np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
@@ -314,74 +364,56 @@ class Chains:
             positions = np.zeros((*empty.shape, self.posterior.dimension))
             return states, Phase(positions, dict.fromkeys(Info._fields, empty))
 
-        def one(group: Group, state: Any) -> tuple[Any, _Rows]:
-            with using(self.precision):
-                return self._advance_group(phase, warming, group, state, first, count, report)
+        stepwise = isinstance(self.sampler, Stepwise)
+        lines = []
+        for group, state in zip(self.groups, states, strict=True):
+            carry = state
+            if stepwise:
+                begin = self.compiler(self._beginning(group, warming, state))
+                carry = begin(group.chains, self.segments, state, group.learnt, self.seed, np.int32(first), group.data)
+            program = self.compiler(self._advancing(group, warming, carry))
+            lines.append(Line(program, group, carry, self.seed, self.segments, first, count))
+        lock = threading.Lock()
 
+        def work() -> None:
+            with using(self.precision):
+                while not self._stop.is_set():
+                    # The one that is furthest behind, so that chains on few cores come along together.
+                    with lock:
+                        free = [line for line in lines if not (line.busy or line.finished)]
+                        if not free:
+                            return
+                        line = min(free, key=lambda line: int(line.made.min()))
+                        line.busy = True
+                    line.call(stepwise, self.programs.capacity)
+                    line.busy = False
+
+        watch = Watch(report, phase, lines, self.vectorized, self.posterior.batch or 1)
         # Programs run on threads of their own, also where there is one, so that an interrupt finds this one waiting.
-        threads = len(self.groups) if self.vectorized else min(len(self.groups), cores())
+        threads = len(lines) if self.vectorized else min(len(lines), cores())
         with ThreadPoolExecutor(threads) as pool:
-            running = [pool.submit(one, group, state) for group, state in zip(self.groups, states, strict=True)]
+            workers = [pool.submit(work) for _ in range(threads)]
             try:
-                wait(running, return_when=FIRST_EXCEPTION)
+                while wait(workers, LOOK_SECONDS if report.shown else None, FIRST_EXCEPTION).not_done:
+                    if any(worker.done() and worker.exception() for worker in workers):
+                        break
+                    watch.look()
             except KeyboardInterrupt:
                 self.interrupted = True
-            # Those that go on after an interrupt or another's error stop at the next chunk.
-            if self.interrupted or any(future.done() and future.exception() for future in running):
+            # Those that go on after an interrupt or another's error stop when their call returns.
+            if self.interrupted or any(worker.done() and worker.exception() for worker in workers):
                 self._stop.set()
-            results = [future.result() for future in running]
-        return [state for state, _ in results], self._gather([rows for _, rows in results])
+            for worker in workers:
+                worker.result()
+        for line in lines:
+            line.fetch()
+            self.gradients += line.gradients
+        watch.look()
+        return [line.carry.state if stepwise else line.carry for line in lines], self._gather(lines)
 
-    def _advance_group(
-        self, phase: str, warming: bool, group: Group, state: Any, first: int, count: int, report: Report
-    ) -> tuple[Any, _Rows]:
-        stepwise = isinstance(self.sampler, Stepwise)
-        if stepwise:
-            begin = self.compiler(self._beginning(group, warming, state))
-            state = begin(group.chains, self.segments, state, group.learnt, self.seed, np.int32(first), group.data)
-        program = self.compiler(self._advancing(group, warming, state))
-        shape = (*group.chains.shape, *self.posterior.batch_shape)
-        rows, done, budget, waiting = _Rows(shape, count), np.zeros(shape, np.int64), FIRST_BUDGET, None
-        while np.any(done < count) and not self._stop.is_set():
-            began = time.perf_counter()
-            if stepwise:
-                counts = np.array([first, count, budget], np.int32)
-            else:
-                made = int(done.min())
-                counts = np.array([first + made, min(budget, self.programs.capacity, count - made), 0], np.int32)
-            state, drawn, passes, *found = program(
-                group.chains, self.segments, state, group.learnt, self.seed, *counts, group.data
-            )
-            if waiting is not None:
-                # What the last call found is fetched while this one computes.
-                rows.put(*waiting)
-            drawn = np.asarray(drawn)
-            done = done + drawn
-            waiting = (tuple(found), drawn)
-            seconds = time.perf_counter() - began
-            budget = int(np.clip(budget * CHUNK_SECONDS / max(seconds, 1e-4), 1, min(FASTER * budget, 2**30)))
-            with self._lock:
-                self.gradients += self._computed(int(passes), found[1], drawn, group)
-            diverging = int(np.sum(np.asarray(found[1].diverging) & _filled(drawn, self.programs.capacity)))
-            report(
-                int(drawn.sum()) // (self.posterior.batch or 1),
-                phase if phase == "warmup" or not diverging else f"{phase}, {diverging} divergences in the last second",
-            )
-        if waiting is not None:
-            rows.put(*waiting)
-        return state.state if stepwise else state, rows
-
-    def _computed(self, passes: int, infos: Info, drawn: np.ndarray, group: Group) -> int:
-        """Gradients of a call: in lock step, chains and segments wait for the slowest."""
-        lanes = group.size * (self.posterior.batch or 1)
-        if isinstance(self.sampler, Stepwise):
-            return passes * lanes
-        steps = np.where(_filled(drawn, self.programs.capacity), np.asarray(infos.n_steps), 0)
-        return lanes * int(steps.reshape(lanes, -1).max(axis=0).sum())
-
-    def _gather(self, groups: list[_Rows]) -> Phase:
+    def _gather(self, lines: list[Line]) -> Phase:
         """The draws that all chains have."""
-        least = min(int(rows.done.min()) for rows in groups)
+        least = min(int(line.done.min()) for line in lines)
         if least == 0:
             raise KeyboardInterrupt
         batched = int(self.programs.batched)
@@ -392,13 +424,8 @@ class Chains:
             whole = leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
             return (np.moveaxis(whole, 1, 2) if batched else whole)[:, :least]
 
-        positions, infos, lessons = jax.tree.map(join, *(rows.store for rows in groups))
+        positions, infos, lessons = jax.tree.map(join, *(line.store for line in lines))
         return Phase(positions, infos._asdict(), lessons)
-
-
-def _filled(drawn: np.ndarray, capacity: int) -> np.ndarray:
-    """Which of the rows hold draws [(chain), (segment), row]."""
-    return np.arange(capacity) < drawn[..., None]
 
 
 def constraining(posterior: Posterior, draws: tuple[int, int], data: Any) -> Request:

@@ -3,8 +3,7 @@
 import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-
-type Report = Callable[[int, str], None]
+from dataclasses import dataclass
 
 
 def is_terminal() -> bool:
@@ -12,9 +11,25 @@ def is_terminal() -> bool:
     return sys.stderr.isatty()
 
 
+@dataclass(frozen=True)
+class Report:
+    """Takes notice of progress: report(units done since the last call, remark).
+
+    Attributes:
+        shown: whether anybody sees it, so that nothing is worked out for nobody.
+    """
+
+    shown: bool = False
+    update: Callable[[int, str], None] = lambda done, remark: None
+
+    def __call__(self, done: int, remark: str) -> None:
+        """So many units more are done."""
+        self.update(done, remark)
+
+
 @contextmanager
 def progress(title: str, total: int, show: bool | None = None) -> Iterator[Report]:
-    """A bar of `total` units of work; yields report(done since the last call, remark).
+    """A bar of `total` units of work.
 
     Args:
         title: what is being done.
@@ -22,18 +37,18 @@ def progress(title: str, total: int, show: bool | None = None) -> Iterator[Repor
         show: True or False to force; None shows the bar on a terminal alone.
     """
     if not (is_terminal() if show is None else show):
-        yield lambda done, remark: None
+        yield Report()
         return
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
     columns = (
         TextColumn("{task.description}"),
-        BarColumn(),
+        BarColumn(bar_width=20),
         MofNCompleteColumn(),
         TimeRemainingColumn(),
         TextColumn("{task.fields[remark]}"),
     )
     with Progress(*columns, console=Console(stderr=True), transient=True) as bars:
         task = bars.add_task(title, total=total, remark="")
-        yield lambda done, remark: bars.update(task, advance=done, remark=remark)
+        yield Report(True, lambda done, remark: bars.update(task, advance=done, remark=remark))

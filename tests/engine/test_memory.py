@@ -13,6 +13,7 @@ from pelton.engine import memory
 MODEL = ([9, 22, 31], [138, 72, 157])
 
 
+@pytest.mark.filterwarnings("ignore::pelton.engine.errors.ConvergenceWarning")
 def test_a_run_too_long_for_the_memory_is_refused_with_what_would_fit(monkeypatch):
     monkeypatch.setattr(memory, "free_memory", lambda: 1e6)
     with pytest.raises(pelton.errors.ResourceError, match=r"take at most (\d+) draws a chain") as caught:
