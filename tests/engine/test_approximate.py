@@ -99,7 +99,8 @@ def test_diagonal_advi_has_the_conditional_spreads():
     """The mean field of a normal has the means, and the sds given all else, 1 / sqrt(precision_ii) (Bishop 10.1.2)."""
     what, mean, _ = target(2)
     _, covariance = correlated(2, 0.9, 1)
-    tree = pelton.approximate(what, "advi", draws=4000, covariance="diagonal")
+    with pytest.warns(ConvergenceWarning, match="k-hat"):
+        tree = pelton.approximate(what, "advi", draws=4000, covariance="diagonal")
     draws = np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0)
     assert_agrees(draws, mean=mean, sd=1 / np.sqrt(np.diag(np.linalg.inv(covariance))))
     assert tree.attrs["covariance"] == "diagonal"
@@ -262,10 +263,10 @@ def test_the_same_seed_gives_the_same_draws(method):
 
 def test_new_data_compile_nothing():
     pelton.approximate(NORMAL, "laplace")
-    tree = pelton.approximate(pelton.from_numpyro(normal, Y + 3), "laplace", draws=500)
+    tree = pelton.approximate(pelton.from_numpyro(normal, Y + 3), "laplace")
     assert tree.attrs["seconds_compiling"] == 0
     precision = len(Y) + 1 / 100
-    assert abs(float(tree["posterior"]["mean"].mean()) - (Y + 3).sum() / precision) < 5 / np.sqrt(500 * precision)
+    assert abs(float(tree["posterior"]["mean"].mean()) - (Y + 3).sum() / precision) < 5 / np.sqrt(1000 * precision)
 
 
 def test_without_resampling_pathfinder_has_a_chain_for_each_start():
@@ -317,13 +318,11 @@ def test_inverse_hessian_is_blackjaxs():
 
 
 def test_importance_knows_heavy_tails():
-    """Ratios p / q of a t with 3 degrees of freedom to a normal: their tail has no bound, that of the converse has."""
-    source = np.random.default_rng(2)
-    narrow, wide = scipy.stats.norm, scipy.stats.t(3)
-    draws = narrow.rvs(size=4000, random_state=source)
-    assert importance(wide.logpdf(draws), narrow.logpdf(draws)).khat > 0.7
-    draws = wide.rvs(size=4000, random_state=source)
-    assert importance(narrow.logpdf(draws), wide.logpdf(draws)).khat < 0.5
+    """Ratios of Normal(0, s) to Normal(0, 1) have k = 1 - 1 / s^2: 0.89 for s = 3; those of the converse a bound."""
+    draws = np.random.default_rng(2).normal(size=4000)
+    norm = scipy.stats.norm
+    assert importance(norm.logpdf(draws, 0, 3), norm.logpdf(draws)).khat > 0.7
+    assert importance(norm.logpdf(3 * draws), norm.logpdf(3 * draws, 0, 3)).khat < 0.5
 
 
 def test_importance_of_equal_and_of_impossible_draws():

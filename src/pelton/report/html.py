@@ -210,8 +210,8 @@ def _approximation(attrs: dict[str, Any]) -> str:
     )
     return (
         f"These figures come from a fast approximation to the posterior ({attrs['approximation']}) and not from "
-        f"sampling it; {corrected}. Pareto k-hat is {float(attrs['khat']):.2f}: above {MAX_KHAT} it must not be trusted, and "
-        "below it may still have missed a mode. Sample for figures that matter."
+        f"sampling it; {corrected}. Pareto k-hat is {float(attrs['khat']):.2f}: above {MAX_KHAT} it must not be "
+        "trusted, and below it may still have missed a mode. Sample for figures that matter."
     )
 
 
