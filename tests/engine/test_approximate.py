@@ -106,7 +106,7 @@ def test_diagonal_advi_has_the_conditional_spreads():
     assert tree.attrs["covariance"] == "diagonal"
 
 
-@pytest.mark.parametrize("method", ["laplace", "advi", "pathfinder"])
+@pytest.mark.parametrize("method", ["laplace", "pathfinder"])
 def test_resampled_draws_of_a_rate(method):
     """Beta-binomial: the posterior is Beta(4, 9)."""
     tree = pelton.approximate(COIN, method, draws=2000, resample=True, seed=5)
