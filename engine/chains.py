@@ -303,8 +303,8 @@ class Chains:
         request = self._initial(group)
         state, good = self.compiler(request)(*request.args)
         if not np.all(good):
-            bad = int(np.argwhere(~np.asarray(good)).ravel()[-1])
-            raise no_start(f" (first: {self.posterior.batch_dim} {bad})" if self.programs.batched else "")
+            bad = np.argwhere(~np.asarray(good)).ravel()
+            raise no_start(f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
         return state
 
     def _advance(
