@@ -70,6 +70,9 @@ def advance(density: Bound, climb: Climb, least_gain: float = 0.0) -> Climb:
     def fall(position: Array) -> Array:
         return -density(position)
 
+    # optax types its updates as trees.
+    updates: Any
+    solver: Any
     updates, solver = _solver(climb.position.shape[0]).update(
         -climb.gradient, climb.solver, climb.position, value=-climb.value, grad=-climb.gradient, value_fn=fall
     )
