@@ -27,6 +27,21 @@ def whole(name: str, value: Any, least: int, most: int | None = None) -> int:
     return int(value)
 
 
+def seed_of(value: Any) -> int:
+    """The value as an int, if it is a seed: a whole number from 0 to below 2**64.
+
+    Raises:
+        ArgumentError: it is not.
+
+    >>> seed_of(7)
+    7
+    """
+    seed = whole("seed", value, 0)
+    if seed >= 2**64:
+        raise ArgumentError(f"seed is below 2**64, not {seed}")
+    return seed
+
+
 def positive(name: str, value: Any, wanted: str = "a positive finite number") -> float:
     """The value as a float, if it is finite and above 0.
 

@@ -24,6 +24,7 @@ from pelton.engine.programs import (
     build_begin,
     build_constrain,
     build_init,
+    seed_words,
 )
 from pelton.engine.progress import Report
 from pelton.engine.samplers import Info, Sampler
@@ -166,6 +167,14 @@ class Line:
         self.done = self.done + drawn
 
 
+def no_start(where: str = "") -> ModelError:
+    """What to raise where no start has a finite log density and gradient."""
+    return ModelError(
+        f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}"
+        "; check the priors' supports and the data's scale, or give the model a start"
+    )
+
+
 class Chains:
     """One sampler's chains on one posterior.
 
@@ -197,7 +206,7 @@ class Chains:
         self.interrupted = False
         self._stop = threading.Event()
         self.precision: Precision = "float64" if jax.config.jax_enable_x64 else "float32"
-        self.seed = np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
+        self.seed = seed_words(seed)
         self.segments = np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
         every = np.arange(chains, dtype=np.uint32)
         devices = list(devices or jax.local_devices()[:1])
@@ -345,11 +354,7 @@ class Chains:
         state, good = self.compiler(request)(*request.args)
         if not np.all(good):
             bad = np.argwhere(~np.asarray(good)).ravel()
-            raise ModelError(
-                f"the log density or its gradient is not finite at any of {START_TRIES} starts"
-                + (f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
-                + "; check the priors' supports and the data's scale, or give the model a start"
-            )
+            raise no_start(f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
         return state
 
     def _advance(

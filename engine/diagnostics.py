@@ -1,8 +1,9 @@
 """Whether draws converged: R-hat, effective sample sizes, divergences and the like, with the remedy in words."""
 
 import warnings
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Any
+from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
 import pandas as pd
@@ -22,6 +23,20 @@ MAX_SATURATED = 0.05
 # compiling takes 1.5 s, 0.5 s with the cache on disk, and a draw 0.2 to 0.45 microseconds less, by
 # `python -m pelton.benchmarks.convergence`.
 COMPILED_FROM = 4_000_000
+
+
+@runtime_checkable
+class Judgement(Protocol):
+    """Whether draws can be trusted."""
+
+    @property
+    def problems(self) -> tuple[str, ...]:
+        """Sentences that say what is wrong and what to do; empty where nothing is."""
+        ...
+
+    def attrs(self) -> dict[str, Any]:
+        """Attributes of the tree, among them `converged` (0 or 1) and `status` (in words)."""
+        ...
 
 
 @dataclass(frozen=True)
@@ -56,12 +71,17 @@ class Diagnosis:
         """The diagnosis as attributes of a tree."""
         return {
             "converged": int(self.converged),
-            "status": "converged" if self.converged else "NOT CONVERGED: " + " | ".join(self.problems),
+            "status": "converged" if self.converged else not_converged(self.problems),
             "worst_rhat": self.worst_rhat,
             "least_ess_bulk": self.least_ess_bulk,
             "least_ess_tail": self.least_ess_tail,
             "divergences": self.divergences,
         }
+
+
+def not_converged(problems: Sequence[str]) -> str:
+    """The status of draws with problems, as the command line and the report read it."""
+    return "NOT CONVERGED: " + " | ".join(problems)
 
 
 def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
@@ -210,7 +230,7 @@ def _bfmi(stats: xr.Dataset) -> float:
     return float(np.min(np.where(spread > 0, moved / np.where(spread > 0, spread, 1.0), 1.0)))
 
 
-def warn(diagnosis: Diagnosis) -> None:
+def warn(judgement: Judgement) -> None:
     """One ConvergenceWarning a problem."""
-    for problem in diagnosis.problems:
+    for problem in judgement.problems:
         warnings.warn(problem, ConvergenceWarning, stacklevel=4)

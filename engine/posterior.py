@@ -7,7 +7,7 @@ from typing import Any, Protocol, runtime_checkable
 import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pelton.engine.errors import ArgumentError
+from pelton.engine.errors import ArgumentError, UnknownNameError
 
 type LogDensity = Callable[[Float[Array, " dimension"], Any], Float[Array, ""]]
 type Constrain = Callable[[Float[Array, " dimension"], Any], dict[str, Array]]
@@ -145,3 +145,24 @@ class Model(Protocol):
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
         """Adds what follows from the draws without sampling: conjugate rates, predictive groups."""
         ...
+
+
+def posterior_of(model: Any, groups: Sequence[str], caller: str) -> Posterior:
+    """The posterior of a model, or what is one already.
+
+    Args:
+        model: a pelton model or a Posterior.
+        groups: further groups that the tree is to have.
+        caller: who asks, for the message.
+
+    Raises:
+        ArgumentError: it is neither, or does not offer the groups.
+    """
+    if not isinstance(model, Posterior | Model):
+        raise ArgumentError(f"{caller} takes a pelton model or a Posterior, not {type(model).__name__}")
+    for name in groups:
+        if isinstance(model, Posterior):
+            raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
+        if name not in model.extra_groups:
+            raise UnknownNameError("group", name, model.extra_groups)
+    return model if isinstance(model, Posterior) else model.posterior()

@@ -6,6 +6,7 @@ from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from pelton.engine.posterior import Hierarchy
 from pelton.engine.samplers import Info, Sampler
@@ -24,6 +25,11 @@ class Programs:
     batched: bool
     vectorized: bool
     capacity: int
+
+
+def seed_words(seed: int) -> np.ndarray:
+    """A seed below 2**64 as the data of a key."""
+    return np.array([seed >> 32, seed & 0xFFFFFFFF], np.uint32)
 
 
 def _key(seed: Any, chain: Any) -> Any:
@@ -63,6 +69,28 @@ def _mapped(function: Callable, programs: Programs, per_chain: tuple[bool, ...] 
     return function
 
 
+def finite_start(density: Callable, start: Callable, key: Any, data: Any) -> tuple[Any, Any]:
+    """The first of a hundred starts whose log density and gradient are finite, and whether there is one."""
+
+    def finite(position: Any) -> Any:
+        value, gradient = jax.value_and_grad(density)(position)
+        return jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+
+    def again(carry: tuple) -> tuple:
+        index, _, _ = carry
+        position = start(jax.random.fold_in(key, index), data)
+        return index + 1, position, finite(position)
+
+    # The first try is made in the loop as well: each place that evaluates the density is compiled on its own.
+    shape = jax.eval_shape(start, key, data)
+    _, position, good = jax.lax.while_loop(
+        lambda carry: ~carry[2] & (carry[0] < START_TRIES),
+        again,
+        (0, jnp.zeros(shape.shape, shape.dtype), jnp.asarray(False)),
+    )
+    return position, good
+
+
 def build_init(programs: Programs) -> Callable:
     """(chain, segment, seed, data) -> state, and whether its log density and gradient are finite."""
     (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
@@ -73,22 +101,7 @@ def build_init(programs: Programs) -> Callable:
         key = jax.random.fold_in(_key(seed, chain), segment)
         key_start, key_init = jax.random.split(key)
 
-        def finite(position: Any) -> Any:
-            value, gradient = jax.value_and_grad(bound)(position)
-            return jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
-
-        def again(carry: tuple) -> tuple:
-            index, _, _ = carry
-            position = start(jax.random.fold_in(key_start, index), data)
-            return index + 1, position, finite(position)
-
-        # The first try is made in the loop as well: each place that evaluates the density is compiled on its own.
-        shape = jax.eval_shape(start, key_start, data)
-        _, position, good = jax.lax.while_loop(
-            lambda carry: ~carry[2] & (carry[0] < START_TRIES),
-            again,
-            (0, jnp.zeros(shape.shape, shape.dtype), jnp.asarray(False)),
-        )
+        position, good = finite_start(bound, start, key_start, data)
         return position, good, key_init
 
     def init(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:

@@ -1,7 +1,7 @@
 """Draws turned into a DataTree in ArviZ's schema."""
 
 import platform
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from importlib.metadata import PackageNotFoundError, version
@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 import xarray as xr
 
-from pelton.engine.diagnostics import diagnose, warn
+from pelton.engine.diagnostics import Judgement, diagnose, warn
 from pelton.engine.posterior import Posterior
 
 
@@ -56,15 +56,21 @@ def dataset(
 
 
 def build_tree(
-    posterior: Posterior, draws: Draws, *, attrs: Mapping[str, Any], remarks: Sequence[str] = ()
+    posterior: Posterior,
+    draws: Draws,
+    *,
+    attrs: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+    judge: Callable[[xr.DataTree], Judgement] | None = None,
 ) -> xr.DataTree:
-    """The tree of a run, its convergence checked and, where it failed, warned of.
+    """The tree of a run, judged and, where it failed, warned of.
 
     Args:
-        posterior: that was sampled.
-        draws: of it.
+        posterior: what was drawn from.
+        draws: of the posterior, or of an approximation to it.
         attrs: of the tree.
-        remarks: what else speaks against the draws.
+        remarks: what else speaks against the chains.
+        judge: tells whether the draws can be trusted; by default, whether the chains converged.
     """
     batch = (posterior.batch_dim,) if posterior.batch is not None else ()
     leading = ("chain", "draw", *batch)
@@ -80,8 +86,11 @@ def build_tree(
     if posterior.constant:
         groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, ())
     tree = xr.DataTree.from_dict(groups)
-    diagnosis = diagnose(tree)
-    diagnosis = replace(diagnosis, problems=(*remarks, *diagnosis.problems))
+    if judge is None:
+        diagnosis = diagnose(tree)
+        judgement: Judgement = replace(diagnosis, problems=(*remarks, *diagnosis.problems))
+    else:
+        judgement = judge(tree)
     tree.attrs.update(
         {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),
@@ -90,10 +99,10 @@ def build_tree(
             "versions": " ".join(f"{name}={number}" for name, number in versions().items()),
             **attrs,
             **posterior.attrs,
-            **diagnosis.attrs(),
+            **judgement.attrs(),
         }
     )
     for name in ("posterior", "sample_stats"):
         tree[name].attrs.update(tree.attrs)
-    warn(diagnosis)
+    warn(judgement)
     return tree

@@ -8,13 +8,13 @@ import jax
 import numpy as np
 import xarray as xr
 
-from pelton.engine.arguments import whole
+from pelton.engine.arguments import seed_of, whole
 from pelton.engine.chains import Chains, constrained
 from pelton.engine.compilation import Compiler
-from pelton.engine.errors import ArgumentError, UnknownNameError
+from pelton.engine.errors import ArgumentError
 from pelton.engine.modes import modes, remark
 from pelton.engine.placement import choose_devices
-from pelton.engine.posterior import Model, Posterior
+from pelton.engine.posterior import Model, Posterior, posterior_of
 from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, build_tree
@@ -96,16 +96,9 @@ def sample(
     (2, 500)
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
-    if not isinstance(model, Posterior | Model):
-        raise ArgumentError(f"sample takes a pelton model or a Posterior, not {type(model).__name__}")
+    posterior = posterior_of(model, groups, "sample")
     if stop_at is not None and not isinstance(stop_at, Target):
         raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
-    for name in groups:
-        if isinstance(model, Posterior):
-            raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
-        if name not in model.extra_groups:
-            raise UnknownNameError("group", name, model.extra_groups)
-    posterior = model if isinstance(model, Posterior) else model.posterior()
     if sampler is None:
         sampler = posterior.sampler or DEFAULT
     if target_accept is None:
@@ -170,12 +163,10 @@ def _check(
         ("chains", chains, 1),
         ("draws", draws, 1),
         ("warmup", warmup, 0),
-        ("seed", seed, 0),
         ("max_tree_depth", max_tree_depth, 1),
     ):
         whole(what, value, least)
-    if seed >= 2**64:
-        raise ArgumentError(f"seed is below 2**64, not {seed}")
+    seed_of(seed)
     if target_accept is not None and not 0 < target_accept < 1:
         raise ArgumentError(f"target_accept lies between 0 and 1, not {target_accept!r}; 0.8 is usual")
 

@@ -333,7 +333,7 @@ def failure_indicators(tree: xr.DataTree) -> list[str]:
     with more than the target, over all observed weeks or in more than a twentieth of them.
     """
     found = []
-    if tree.attrs.get("status", "converged") != "converged":
+    if not int(tree.attrs.get("converged", 1)):
         found.append(f"The draws did not converge: {str(tree.attrs['status']).removeprefix('NOT CONVERGED: ')}")
     found += _spread_geos(tree) + _extreme_shrinkage(tree)
     if "prior" in tree.children:

@@ -37,6 +37,7 @@ _PUBLIC = {
     "simulate_markets": "pelton.models.simulate",
     "simulate_media": "pelton.models.simulate",
     "sample": "pelton.engine.run",
+    "approximate": "pelton.engine.approximate",
     "samplers": "pelton.engine.samplers",
     "diagnose": "pelton.engine.diagnostics",
     "from_numpyro": "pelton.engine.sources.numpyro",
@@ -51,6 +52,7 @@ _MODULES = {
 
 if TYPE_CHECKING:
     from pelton.engine import errors as errors
+    from pelton.engine.approximate import approximate as approximate
     from pelton.engine.diagnostics import diagnose as diagnose
     from pelton.engine.posterior import Posterior as Posterior
     from pelton.engine.run import sample as sample

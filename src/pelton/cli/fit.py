@@ -31,7 +31,7 @@ Examples:
   pelton fit sales.csv --model media-mix --config mix.toml
 
 Exit status: 0 done; 2 something is wrong with the data or the settings;
-3 not converged (with --strict); 130 interrupted.
+3 not converged, or approximated too far from the posterior (with --strict); 130 interrupted.
 """
 RATES, MEDIA, SAMPLING = "Rates", "Media mix", "Sampling"
 
@@ -135,6 +135,15 @@ def fit(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
+    approximate: Annotated[
+        str | None,
+        typer.Option(
+            metavar="METHOD",
+            help="Instead of sampling, a fast approximation: pathfinder, laplace or advi. Its Pareto k-hat says when "
+            "not to trust it.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     chains: Annotated[
         int | None, typer.Option(metavar="N", help="Independent chains. (default: 4)", rich_help_panel=SAMPLING)
     ] = None,
@@ -168,6 +177,7 @@ def fit(
     ] = None,
 ) -> None:
     # The help text is given where the command is registered.
+    from pelton.cli.draws import check_approximation
     from pelton.cli.fit_media import fit_media
     from pelton.cli.fit_rates import Options, fit_rates
     from pelton.engine.errors import UnknownNameError
@@ -183,7 +193,9 @@ def fit(
         "seed": seed,
         "target_accept": target_accept,
         "precision": precision,
+        "approximate": approximate,
     }
+    check_approximation(sampling, hold_out)
     name = _name(data)
     folder = Path("pelton-out") / (Path(name).stem or "fit") if out is None else out
     if model == "rates":

@@ -31,9 +31,9 @@ def fit_media(
         sampling: settings of `pelton.sample` from the command line, None where it says nothing.
         quiet: whether only notes and errors are printed.
     """
+    from pelton.cli.draws import drawn
     from pelton.cli.tables import Columns, read_table
     from pelton.engine.errors import ArgumentError
-    from pelton.engine.run import sample
     from pelton.engine.samplers import sampler_class
     from pelton.models.media_config import read_config
     from pelton.report import check_output
@@ -68,7 +68,7 @@ def fit_media(
         mix = described.model(panel, kind)
         # Asked for by name, a group that the model lacks is an error; the usual one is for the pictures.
         groups = settings.pop("groups", [group for group in ("prior",) if group in mix.extra_groups])
-        tree = sample(mix, groups=groups, progress=False if quiet else None, **settings)
+        tree = drawn(mix, settings, groups, False if quiet else None)
         media = Media.of(tree)
         files = write_media_report(media, out, notes=notes, source=name)
         files.append(_save_config(described, given, out))

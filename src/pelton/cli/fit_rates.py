@@ -54,9 +54,9 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         sampling: settings of `pelton.sample`, None where the default holds.
         quiet: whether only notes and errors are printed.
     """
+    from pelton.cli.draws import drawn
     from pelton.cli.tables import Columns, read_table, refuse_text
     from pelton.engine.errors import ArgumentError
-    from pelton.engine.run import sample
     from pelton.engine.samplers import sampler_class
     from pelton.models.decisions import held_out, unit_table
     from pelton.models.partial_pooling import PartialPooling
@@ -95,11 +95,14 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         )
         settings: dict[str, Any] = {
             **{key: SAMPLING.get(key) if value is None else value for key, value in sampling.items()},
-            "progress": False if quiet else None,
         }
+        show_progress = False if quiet else None
         # Before the fit itself, so that a number of parts that cannot be is refused at once.
-        held = None if options.hold_out is None else held_out(model, options.hold_out, **settings)
-        tree = sample(model, groups=("prior_predictive",) if _prior_check(model) else (), **settings)
+        held = None
+        if options.hold_out is not None:
+            own = {key: value for key, value in settings.items() if key != "approximate"}
+            held = held_out(model, options.hold_out, progress=show_progress, **own)
+        tree = drawn(model, settings, ("prior_predictive",) if _prior_check(model) else (), show_progress)
     units = unit_table(tree, top, threshold, budget)
     decided = {"top": top, "threshold": threshold, "budget": budget}
     files = write_report(tree, out, **decided, notes=notes, source=name, units=units, held=held)

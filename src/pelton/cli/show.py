@@ -9,6 +9,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pelton.engine.errors import ConvergenceWarning, PeltonWarning
+from pelton.engine.importance import MAX_KHAT
 
 if TYPE_CHECKING:
     import xarray as xr
@@ -69,8 +70,19 @@ def collected(notes: list[str]) -> Iterator[None]:
 
 
 def verdict(tree: "xr.DataTree", problems: Sequence[str], error: bool = False) -> None:
-    """Whether the draws converged; in red what to do where they did not."""
+    """Whether the draws converged or what an approximation is worth; in red what to do where they did not."""
     attrs = tree.attrs
+    method = attrs.get("approximation")
+    if method and not problems:
+        seconds = sum(float(attrs[name]) for name in ("seconds_fitting", "seconds_drawing"))
+        line(
+            f"An approximation by {method}, not the posterior itself: Pareto k-hat {attrs['khat']:.2f} (at most "
+            f"{MAX_KHAT}), worth {attrs['effective_draws']:,.0f} draws; computed in {seconds:.2f} s after compiling "
+            f"for {attrs['seconds_compiling']:.2f} s. Leave out --approximate for the posterior.",
+            style="yellow",
+            error=False,
+        )
+        return
     if not problems:
         seconds = sum(float(attrs[name]) for name in ("seconds_warmup", "seconds_sampling"))
         checks = (
@@ -82,6 +94,8 @@ def verdict(tree: "xr.DataTree", problems: Sequence[str], error: bool = False) -
         )
         line(f"Converged{checks}.", style="green", error=False)
         return
+    if method:
+        line(f"An approximation by {method}, not the posterior itself.", style="yellow", error=error)
     line("NOT CONVERGED: do not use these figures yet.", style="bold white on red", error=error)
     for problem in problems:
         line(f"  - {problem}", style="red", error=error)

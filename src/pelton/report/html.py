@@ -10,6 +10,7 @@ import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
 
 from pelton.engine.diagnostics import MAX_RHAT
+from pelton.engine.importance import MAX_KHAT
 from pelton.report.canvas import DARK, LIGHT, Picture
 from pelton.report.findings import Findings
 from pelton.report.wording import Amounts, Rates, count, probability, significant, visible
@@ -121,6 +122,7 @@ def render(
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
         diagnostics=[_diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)],
         settings=_settings(attrs),
+        approximation=_approximation(attrs),
         **context,
     )
 
@@ -197,6 +199,22 @@ def _diagnostic(label: Any, row: dict[str, float]) -> list[str]:
     ]
 
 
+def _approximation(attrs: dict[str, Any]) -> str:
+    """What the reader must know of draws that are not a sampler's; empty where they are."""
+    if "approximation" not in attrs:
+        return ""
+    corrected = (
+        "its draws were resampled by importance"
+        if attrs.get("resampled")
+        else "its draws are plain ones, whose own error nothing corrects"
+    )
+    return (
+        f"These figures come from a fast approximation to the posterior ({attrs['approximation']}) and not from "
+        f"sampling it; {corrected}. Pareto k-hat is {float(attrs['khat']):.2f}: above {MAX_KHAT} it must not be "
+        "trusted, and below it may still have missed a mode. Sample for figures that matter."
+    )
+
+
 def _settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
     def seconds(name: str) -> str:
         return f"{float(attrs[name]):.2f} s"
@@ -206,14 +224,23 @@ def _settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
         "sampler": lambda: (
             f"{attrs['sampler']}, {attrs['metric']} metric, target acceptance {attrs['target_accept']:g}"
         ),
+        "approximation": lambda: (
+            f"{attrs['approximation']} from {attrs['starts']} starts, Pareto k-hat {float(attrs['khat']):.2f}, worth "
+            f"{float(attrs['effective_draws']):,.0f} draws; {attrs['draws']:,} taken"
+        ),
         "chains": lambda: f"{attrs['chains']} of {attrs['draws']:,} draws after {attrs['warmup']:,} of warm-up",
         "seed": lambda: str(attrs["seed"]),
-        "precision": lambda: f"{attrs['precision']} on {attrs['device']}, chain method {attrs['chain_method']}",
+        "precision": lambda: (
+            f"{attrs['precision']} on {attrs['device']}"
+            + (f", chain method {attrs['chain_method']}" if "chain_method" in attrs else "")
+        ),
         "divergent transitions": lambda: str(attrs["divergences"]),
         "gradient evaluations": lambda: f"{int(attrs['gradient_evaluations']):,}",
         "compiling": lambda: seconds("seconds_compiling"),
         "warm-up": lambda: seconds("seconds_warmup"),
         "sampling": lambda: seconds("seconds_sampling"),
+        "fitting": lambda: seconds("seconds_fitting"),
+        "drawing": lambda: seconds("seconds_drawing"),
         "versions": lambda: str(attrs["versions"]).replace("=", " ").replace(" ", " "),
     }
     found = []

@@ -170,7 +170,8 @@ def _pictures(media: Media, allocation: Allocation | None) -> list[Picture]:
         found += [allocation_lines_picture(allocation, media.period)]
     found += [contributions_picture(media), roas_by_geo_picture(media), response_by_geo_picture(media)]
     found += [adstock_picture(media), fit_picture(media), shrinkage_picture(media), prior_picture(media)]
-    if "sample_stats" in media.tree.children and np.isfinite(media.diagnostics["rhat"].to_numpy()).any():
+    sampled = "sample_stats" in media.tree.children and "approximation" not in media.tree.attrs
+    if sampled and np.isfinite(media.diagnostics["rhat"].to_numpy()).any():
         found.append(traces(media.tree, media.diagnostics, mixed_worst(media.tree, media.diagnostics, TRACED)))
     return [picture for picture in found if picture is not None]
 

@@ -192,6 +192,7 @@ def _pictures(
     # One unit with trials has no spread to check.
     with contextlib.suppress(DataError):
         found.append(draw.predictive(predictive_check(tree)))
-    if learnt:
+    # Independent draws of an approximation have no trace to look at.
+    if learnt and "approximation" not in tree.attrs:
         found.append(traces(tree, diagnostics))
     return found
