@@ -19,9 +19,9 @@ from pelton.engine.compilation import Compiler, Request
 from pelton.engine.diagnostics import not_converged
 from pelton.engine.errors import ArgumentError, ModelError
 from pelton.engine.importance import MAX_KHAT, Importance, importance, resampled
-from pelton.engine.placement import cores
-from pelton.engine.posterior import Model, Posterior, posterior_of
-from pelton.engine.precision import choose_precision, using
+from pelton.engine.placement import choose_devices, cores
+from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
+from pelton.engine.precision import Precision, choose_precision, using
 from pelton.engine.programs import CONSTRAIN_BATCH, finite_start, seed_words
 from pelton.engine.progress import progress as progress_bar
 from pelton.engine.results import Draws, build_tree
@@ -48,6 +48,7 @@ def approximate(
     draws: int = 1000,
     seed: int = 0,
     precision: str | None = None,
+    device: str | None = None,
     groups: Sequence[str] = (),
     resample: bool | None = None,
     starts: int | None = None,
@@ -79,6 +80,7 @@ def approximate(
         draws: draws a chain. There is one chain; without resampling, Pathfinder has one for each start.
         seed: of all randomness; the same seed, device, versions and precision give the same draws.
         precision: "float32", "float64", or None for float64 on a CPU and float32 on an accelerator.
+        device: as for `pelton.sample`.
         groups: further groups of the tree, as for `pelton.sample`.
         resample: whether the draws are resampled in proportion to smoothed importance weights; None does so for
             Pathfinder alone. The others give plain draws of q.
@@ -115,14 +117,15 @@ def approximate(
     kind = approximation_class(method)
     settings = _check(kind, draws, resample, starts, steps, covariance)
     seed = seed_of(seed)
-    run_precision = choose_precision(precision, jax.default_backend())
     posterior = posterior_of(model, groups, "approximate")
     _check_posterior(posterior, kind)
+    place = choose_devices(device, settings.starts * data_size(posterior))[0]
+    run_precision = choose_precision(precision, place.platform)
     if covariance is None:
         covariance = "full" if posterior.dimension <= FULL_UP_TO else "diagonal"
     chosen = kind(steps=settings.steps, covariance=covariance if kind.offers_diagonal else "full")
-    with using(run_precision):
-        fitted = _Fit(posterior, chosen, settings, seed, progress)
+    with using(run_precision), jax.default_device(place):
+        fitted = _Fit(posterior, chosen, settings, seed, place, progress)
         found = fitted.drawn(draws)
         tree = build_tree(
             posterior,
@@ -134,7 +137,7 @@ def approximate(
                 "seed": seed,
                 "starts": settings.starts,
                 "precision": run_precision,
-                "device": str(jax.devices()[0].device_kind),
+                "device": str(place.device_kind),
                 **({"covariance": chosen.covariance} if kind.offers_diagonal else {}),
                 **fitted.attrs,
                 "seconds_compiling": fitted.compiler.seconds,
@@ -214,11 +217,11 @@ class _Trust:
             return (
                 f"{len(self.weighed.log_weights)} draws of the approximation by {self.method} are worth "
                 f"{self.weighed.effective:.0f} of the posterior (at least {LEAST_EFFECTIVE}), with a Pareto k-hat of "
-                f"{self.weighed.khat:.2f}: it is far from the posterior; use pelton.sample",
+                f"{self.weighed.khat:.2f}: it is far from the posterior; sample it instead",
             )
         return (
             f"Pareto k-hat is {self.weighed.khat:.2f} (at most {MAX_KHAT}): the approximation by {self.method} is far "
-            "from the posterior; use pelton.sample",
+            "from the posterior; sample it instead",
         )
 
     def attrs(self) -> dict[str, Any]:
@@ -247,8 +250,17 @@ class _Drawn(NamedTuple):
 class _Fit:
     """An approximation fitted to a posterior, and what that cost."""
 
-    def __init__(self, posterior: Posterior, method: Approximation, settings: _Settings, seed: int, show: bool | None):
+    def __init__(
+        self,
+        posterior: Posterior,
+        method: Approximation,
+        settings: _Settings,
+        seed: int,
+        device: Any,
+        show: bool | None,
+    ):
         self.method = method
+        self.device = device
         self.settings = settings
         self.compiler = Compiler()
         self.functions = (posterior.logdensity, posterior.start)
@@ -262,7 +274,7 @@ class _Fit:
             self.gradients, self.densities = int(found.gradients.sum()), int(found.densities.sum())
             fit = self._chosen(found)
             args = (fit, self.words, self.data)
-            program = self.compiler(Request(build_refine, (method, self.functions), args))
+            program = self.compiler(Request(build_refine, (method, self.functions), args, self.device))
             began = time.perf_counter()
             self.fit, more = jax.block_until_ready(program(*args))
             self.seconds_fitting += time.perf_counter() - began
@@ -272,16 +284,16 @@ class _Fit:
 
     def _explored(self, report: Callable[[int, str], None]) -> Any:
         """What every start led to, stacked [start, ...]."""
-        vectorized = jax.default_backend() != "cpu"
+        vectorized = self.device.platform != "cpu"
         every = np.arange(self.settings.starts, dtype=np.uint32)
         groups = [every] if vectorized else list(every)
         static = (self.method, self.functions, vectorized)
-        program = self.compiler(Request(build_explore, static, (jnp.asarray(groups[0]), self.words, self.data)))
-        precision = "float64" if jax.config.jax_enable_x64 else "float32"
+        program = self.compiler(Request(build_explore, static, (groups[0], self.words, self.data), self.device))
+        precision: Precision = "float64" if jax.config.jax_enable_x64 else "float32"
 
         def one(group: Any) -> Any:
-            with using(precision):
-                result = jax.tree.map(np.asarray, program(jnp.asarray(group), self.words, self.data))
+            with using(precision), jax.default_device(self.device):
+                result = jax.tree.map(np.asarray, program(group, self.words, self.data))
             report(self.settings.starts // len(groups), "exploring")
             return result
 
@@ -303,7 +315,7 @@ class _Fit:
         scores = np.where(np.isnan(found.score), -np.inf, found.score)
         if not np.any(np.isfinite(scores)):
             raise ModelError(
-                f"none of {len(scores)} climbs found a normal under which the log density is finite; use pelton.sample"
+                f"none of {len(scores)} climbs found a normal under which the log density is finite; sample it instead"
             )
         keep = np.isfinite(scores) if self.method.keeps_all else int(np.argmax(scores))
         return jax.tree.map(lambda leaf: jnp.asarray(leaf[keep]), found.fit)
@@ -340,7 +352,7 @@ class _Fit:
     def _blocks(self, method: Distribution, size: int, chains: int) -> list[np.ndarray]:
         """So many positions with their log densities under posterior and approximation, chains in turn."""
         first = (self.fit, self.words, np.uint32(0), self.data)
-        program = self.compiler(Request(build_draw, (method, self.functions), first))
+        program = self.compiler(Request(build_draw, (method, self.functions), first, self.device))
         # A block that is no multiple of the chains ends in the middle of a turn.
         usable = BLOCK // chains * chains
         blocks = [

@@ -4,6 +4,8 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
 
+import jax
+import numpy as np
 import xarray as xr
 from jaxtyping import Array, Float, PRNGKeyArray
 
@@ -145,6 +147,11 @@ class Model(Protocol):
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
         """Adds what follows from the draws without sampling: conjugate rates, predictive groups."""
         ...
+
+
+def data_size(posterior: Posterior) -> int:
+    """Numbers in the data, each of which a gradient reads."""
+    return sum(int(np.size(leaf)) for leaf in jax.tree.leaves(posterior.data))
 
 
 def posterior_of(model: Any, groups: Sequence[str], caller: str) -> Posterior:

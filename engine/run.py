@@ -14,7 +14,7 @@ from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError
 from pelton.engine.modes import modes, remark
 from pelton.engine.placement import choose_devices
-from pelton.engine.posterior import Model, Posterior, posterior_of
+from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
 from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, build_tree
@@ -104,7 +104,7 @@ def sample(
     if target_accept is None:
         asked = None if sampler_class(sampler).local_steps else posterior.target_accept
         target_accept = DEFAULT_TARGET_ACCEPT if asked is None else asked
-    devices = choose_devices(device, chains * sum(np.size(leaf) for leaf in jax.tree.leaves(posterior.data)))
+    devices = choose_devices(device, chains * data_size(posterior))
     run_precision = choose_precision(precision, devices[0].platform)
     method = _method(chain_method, sampler, devices[0].platform)
     with using(run_precision), jax.default_device(devices[0]):

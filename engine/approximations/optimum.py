@@ -104,7 +104,7 @@ def refuse_slope(top: Any, starts: int) -> None:
         return
     where = f"the best of {starts} climbs ended at log density {value:.6g} with a gradient of norm {norm:.3g}"
     remedy = (
-        "the method needs a maximum in the unconstrained space, which hierarchical models often lack; use pelton.sample"
+        "the method needs a maximum in the unconstrained space, which hierarchical models often lack; sample it instead"
     )
     precision = np.asarray(top.precision, np.float64)
     if np.isnan(left) and np.all(np.isfinite(precision)) and precision.size:

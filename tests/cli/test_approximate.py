@@ -37,7 +37,7 @@ def test_a_bad_approximation_fails_where_it_must(run, monkeypatch):
     assert result.exit_code == 0, result.output
     assert "NOT CONVERGED" in result.stdout
     assert "An approximation by laplace" in result.stdout
-    assert "use pelton.sample" in result.stdout
+    assert "sample it instead" in result.stdout
     page = Path("pelton-out/categories/report.html").read_text(encoding="utf-8")
     assert "NOT CONVERGED" in page
     assert "An approximation." in page

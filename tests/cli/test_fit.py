@@ -330,3 +330,22 @@ def test_hold_out_draws_the_calibration(run):
     refused = run("fit", *CATEGORIES, *SMALL, "--hold-out", "1", "--out", "elsewhere")
     assert refused.exit_code == 2
     assert "folds is between 2 and the 25 units" in refused.stderr
+
+
+def test_a_run_that_stops_at_its_target_on_the_device_asked_for(run):
+    settings = ("--sampler", "nuts", "--chains", "4", "--warmup", "500", "--draws", "6000", "--ess", "500")
+    result = run("fit", *CATEGORIES, *settings, "--device", "cpu", "--out", "there")
+    assert result.exit_code == 0, result.output
+    with az.from_netcdf("there/posterior.nc") as tree:
+        assert tree["posterior"].sizes["draw"] < 6000
+        assert min(tree.attrs["least_ess_bulk"], tree.attrs["least_ess_tail"]) >= 500
+
+
+@pytest.mark.parametrize(
+    ("args", "message"), [(("--ess", "0"), "ess of a Target is above 0"), (("--device", "abacus"), "device is 'cpu'")]
+)
+def test_targets_and_devices_that_cannot_be(run, args, message):
+    result = run("fit", *CATEGORIES, "--sampler", "nuts", *args)
+    assert result.exit_code == 2
+    assert message in result.stderr
+    assert "Traceback" not in result.stderr

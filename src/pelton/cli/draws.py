@@ -11,7 +11,7 @@ if TYPE_CHECKING:
 # The mode is one point: tables and pictures need a distribution.
 METHODS = ("pathfinder", "laplace", "advi")
 # Settings that an approximation has too.
-SHARED = ("draws", "seed", "precision")
+SHARED = ("draws", "seed", "precision", "device")
 
 
 def check_approximation(given: Mapping[str, Any], hold_out: int | None = None) -> None:
@@ -38,6 +38,16 @@ def check_approximation(given: Mapping[str, Any], hold_out: int | None = None) -
         )
 
 
+def sampler_settings(settings: Mapping[str, Any]) -> dict[str, Any]:
+    """Settings of the command line as those of `pelton.sample`."""
+    from pelton.engine.stopping import Target
+
+    own = {name: value for name, value in settings.items() if name not in ("approximate", "ess")}
+    if settings.get("ess") is not None:
+        own["stop_at"] = Target(ess=settings["ess"])
+    return own
+
+
 def drawn(model: "Model", settings: Mapping[str, Any], groups: Sequence[str], progress: bool | None) -> "xr.DataTree":
     """The tree of a fit.
 
@@ -52,7 +62,6 @@ def drawn(model: "Model", settings: Mapping[str, Any], groups: Sequence[str], pr
 
     method = settings.get("approximate")
     if method is None:
-        own = {name: value for name, value in settings.items() if name != "approximate"}
-        return sample(model, groups=groups, progress=progress, **own)
+        return sample(model, groups=groups, progress=progress, **sampler_settings(settings))
     shared = {name: settings[name] for name in SHARED if settings.get(name) is not None}
     return approximate(model, method, groups=groups, progress=progress, **shared)

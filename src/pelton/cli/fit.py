@@ -167,6 +167,22 @@ def fit(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
+    ess: Annotated[
+        float | None,
+        typer.Option(
+            metavar="N",
+            help="Stop before --draws once every parameter has N effective draws and an R-hat of at most 1.01.",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            metavar="NAME",
+            help="cpu, gpu or tpu. (default: an accelerator where there is one and the model is large enough to gain)",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = None,
     precision: Annotated[
         str | None,
         typer.Option(
@@ -192,6 +208,8 @@ def fit(
         "draws": draws,
         "seed": seed,
         "target_accept": target_accept,
+        "ess": ess,
+        "device": device,
         "precision": precision,
         "approximate": approximate,
     }

@@ -54,7 +54,7 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         sampling: settings of `pelton.sample`, None where the default holds.
         quiet: whether only notes and errors are printed.
     """
-    from pelton.cli.draws import drawn
+    from pelton.cli.draws import drawn, sampler_settings
     from pelton.cli.tables import Columns, read_table, refuse_text
     from pelton.engine.errors import ArgumentError
     from pelton.engine.samplers import sampler_class
@@ -100,8 +100,7 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         # Before the fit itself, so that a number of parts that cannot be is refused at once.
         held = None
         if options.hold_out is not None:
-            own = {key: value for key, value in settings.items() if key != "approximate"}
-            held = held_out(model, options.hold_out, progress=show_progress, **own)
+            held = held_out(model, options.hold_out, progress=show_progress, **sampler_settings(settings))
         tree = drawn(model, settings, ("prior_predictive",) if _prior_check(model) else (), show_progress)
     units = unit_table(tree, top, threshold, budget)
     decided = {"top": top, "threshold": threshold, "budget": budget}
