@@ -184,6 +184,7 @@ class Chains:
         learnt: what the chains learnt from one another, as NumPy arrays.
         gradients: computed, those included that chains made for nothing while they waited for others.
         interrupted: whether the draws were cut short.
+        summary: what the sampler says of each chain before its draws; of batches of each chain's segments in turn.
     """
 
     def __init__(
@@ -202,6 +203,7 @@ class Chains:
         self.compiler = Compiler()
         self.seconds = {"warmup": 0.0, "sampling": 0.0}
         self.learnt: Any = ()
+        self.summary: dict[str, list[float]] = {}
         self.gradients = 0
         self.interrupted = False
         self._stop = threading.Event()
@@ -246,6 +248,8 @@ class Chains:
         if isinstance(self.sampler, Stepwise):
             states = self._learn(self.sampler, states, [], 0)
         states, warm = self._warm_up(states, report)
+        said = [self.sampler.summary(state) for state in states]
+        self.summary = {name: np.concatenate([np.ravel(one[name]) for one in said]).tolist() for name in said[0]}
         self.seconds["warmup"] += time.perf_counter() - began
         began = time.perf_counter()
         kept = self._sample(states, draws, report, target)

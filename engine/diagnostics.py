@@ -214,16 +214,16 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
 
 
 def _has_trajectories(stats: xr.Dataset) -> bool:
-    """Whether the sampler follows trajectories, rather than proposing from a grid."""
-    return "tree_depth" in stats and bool(np.any(np.asarray(stats["tree_depth"]) > 0))
+    """Whether the sampler takes steps of the dynamics, rather than proposing from a grid."""
+    return "step_size" in stats and bool(np.any(np.asarray(stats["step_size"]) > 0))
 
 
 def _bfmi(stats: xr.Dataset) -> float:
-    """The smallest energy fraction over chains (and segments); 1 where the sampler has no momentum."""
+    """The smallest energy fraction over chains (and segments); 1 where no momentum is drawn afresh for each draw."""
     if "energy" not in stats or not _has_trajectories(stats):
         return 1.0
     energy = np.asarray(stats["energy"], dtype=np.float64)
-    if energy.shape[1] < 3:
+    if energy.shape[1] < 3 or np.array_equal(energy, -np.asarray(stats["lp"], dtype=np.float64)):
         return 1.0
     spread = np.var(energy, axis=1)
     moved = np.mean(np.diff(energy, axis=1) ** 2, axis=1)

@@ -1,7 +1,7 @@
 """The driver: one function runs every sampler, chains on their own threads or vectorised, in chunks."""
 
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, Literal, cast
 
 import jax
@@ -23,10 +23,6 @@ from pelton.engine.samplers.base import Ensemble
 from pelton.engine.stopping import Target
 
 type Method = Literal["threads", "vectorized"]
-
-# A dense metric costs d^2 a leapfrog and pays on the correlated posteriors of few dimensions.
-DENSE_UP_TO = 20
-DEFAULT_TARGET_ACCEPT = 0.8
 
 
 def sample(
@@ -53,13 +49,16 @@ def sample(
     Args:
         model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
         sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:
-            PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent.
-        chains: independent chains, each from its own start.
+            PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent. 'nuts',
+            'numpyro-nuts', 'blackjax-nuts' and 'mclmc' are for few chains or many, 'chees' (8 and more) and 'meads'
+            (32 and more) for many that learn from one another, 'smc' and 'mixture' for several modes.
+        chains: independent chains, each from its own start; with 'smc' each a population of its own.
         warmup: adapting iterations a chain; they are not draws.
         draws: draws a chain.
         seed: of the run's randomness; the same seed, device, versions and precision give the same draws.
-        target_accept: mean acceptance probability that the step size is adapted to, between 0 and 1; by default 0.8,
-            or what the model asks for of samplers that take the same step everywhere.
+        target_accept: mean acceptance probability that the step size is adapted to, between 0 and 1; by default what
+            the model asks for of samplers that take the same step everywhere, or the sampler's own: 0.8, with 'mclmc'
+            and 'smc' 0.9, with 'chees' 0.651 (of a harmonic mean). 'meads' does not use it.
         max_tree_depth: limit on a trajectory's doublings.
         metric: form of the inverse mass matrix: "diagonal", "dense", "low-rank" (a diagonal and the directions in which
             it is wrong; 'nuts' alone), or "auto": dense up to 20 dimensions, past them low-rank where the sampler has
@@ -70,7 +69,7 @@ def sample(
             is large enough to gain.
         chain_method: "threads" (a compiled program a chain, on the cores) or "vectorized" (all chains of a device in
             one program, spread over all devices of that kind); by default threads on a CPU and vectorized on an
-            accelerator.
+            accelerator. 'chees' and 'meads' are always vectorized.
         stop_at: a `pelton.Target` at which the run stops before it has `draws`.
         groups: further groups of the tree, of "prior", "prior_predictive", "posterior_predictive" and
             "log_likelihood", where the model offers them.
@@ -79,7 +78,7 @@ def sample(
 
     Returns:
         A DataTree in ArviZ's schema. Its attributes record versions, settings, seconds, gradient evaluations and
-        whether the draws converged ("status").
+        whether the draws converged ("status"); with 'smc' also each chain's log_evidence and effective_particles.
 
     Raises:
         ArgumentError: a setting is out of range.
@@ -103,10 +102,10 @@ def sample(
         sampler = posterior.sampler or DEFAULT
     if target_accept is None:
         asked = None if sampler_class(sampler).local_steps else posterior.target_accept
-        target_accept = DEFAULT_TARGET_ACCEPT if asked is None else asked
+        target_accept = sampler_class(sampler).default_target_accept if asked is None else asked
     devices = choose_devices(device, chains * data_size(posterior))
     run_precision = choose_precision(precision, devices[0].platform)
-    method = _method(chain_method, sampler, devices[0].platform)
+    method = _method(chain_method, sampler, chains, devices[0].platform)
     with using(run_precision), jax.default_device(devices[0]):
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, chains, draws), "conjugate"
@@ -141,6 +140,7 @@ def sample(
                 "seconds_sampling": run.seconds_sampling,
                 "gradient_evaluations": run.gradients,
                 "gradients_computed": run.computed,
+                **run.summary,
             },
             remarks=run.remarks,
         )
@@ -171,12 +171,21 @@ def _check(
         raise ArgumentError(f"target_accept lies between 0 and 1, not {target_accept!r}; 0.8 is usual")
 
 
-def _method(chain_method: str | None, sampler: str, platform: str) -> Method:
-    if chain_method not in ("threads", "vectorized", None):
+def _method(chain_method: str | None, sampler: str, chains: int, platform: str) -> Method:
+    if chain_method not in (None, "threads", "vectorized"):
         raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
-    if issubclass(sampler_class(sampler), Ensemble):
+    kind = sampler_class(sampler)
+    if issubclass(kind, Ensemble):
         if chain_method == "threads":
-            raise ArgumentError(f"the sampler {sampler!r} moves all chains together: chain_method is 'vectorized'")
+            raise ArgumentError(
+                f"sampler {sampler!r} runs all chains together, not on threads; leave chain_method out, or say "
+                "'vectorized'"
+            )
+        if chains < kind.least_chains:
+            raise ArgumentError(
+                f"sampler {sampler!r} learns from its chains together and needs at least {kind.least_chains}, not "
+                f"{chains}; ask for more chains, or use {DEFAULT!r}"
+            )
         return "vectorized"
     if chain_method is None:
         return "threads" if platform == "cpu" else "vectorized"
@@ -184,9 +193,10 @@ def _method(chain_method: str | None, sampler: str, platform: str) -> Method:
 
 
 def _metric(metric: str, sampler: str, dimension: int) -> str:
-    offered = sampler_class(sampler).metrics
+    kind = sampler_class(sampler)
+    offered = kind.metrics
     if metric == "auto":
-        return offered[0] if dimension <= DENSE_UP_TO else offered[1]
+        return offered[0] if dimension <= kind.dense_up_to else offered[min(1, len(offered) - 1)]
     if metric not in offered:
         raise ArgumentError(
             f"metric of the sampler {sampler!r} is 'auto' or one of {', '.join(offered)}, not {metric!r}"
@@ -218,6 +228,7 @@ class _Run:
     gradients: int
     computed: int
     remarks: tuple[str, ...] = ()
+    summary: dict[str, list[float]] = field(default_factory=dict)
 
     @classmethod
     def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
@@ -243,6 +254,7 @@ class _Run:
         # Of a batch each posterior would have modes of its own.
         found = modes(kept.positions, kept.stats["lp"]) if posterior.batch is None else ()
         remarks += [words] if (words := remark(found)) else []
+        before = sum(engine.summary.get("population_gradients", ()))
         return cls(
             draws=Draws(values, kept.stats, warm_values, warm.stats if keep else None),
             warmup=sampler.warmup_steps,
@@ -250,7 +262,8 @@ class _Run:
             seconds_compiling=engine.compiler.seconds,
             seconds_warmup=seconds["warmup"],
             seconds_sampling=seconds["sampling"],
-            gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum()),
-            computed=engine.gradients,
+            gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum() + before),
+            computed=int(engine.gradients + before),
             remarks=tuple(remarks),
+            summary=engine.summary,
         )

@@ -9,6 +9,10 @@ REGISTRY: dict[str, tuple[str, str]] = {
     "numpyro-nuts": ("pelton.engine.samplers.numpyro_nuts", "NumpyroNuts"),
     "blackjax-nuts": ("pelton.engine.samplers.blackjax_nuts", "BlackjaxNuts"),
     "mixture": ("pelton.engine.samplers.mixture", "MixtureGibbs"),
+    "chees": ("pelton.engine.samplers.chees", "Chees"),
+    "smc": ("pelton.engine.samplers.smc", "Smc"),
+    "mclmc": ("pelton.engine.samplers.mclmc", "Mclmc"),
+    "meads": ("pelton.engine.samplers.meads", "Meads"),
     "grid": ("pelton.engine.samplers.grid", "Grid"),
 }
 
@@ -33,7 +37,7 @@ def samplers() -> list[str]:
     """Names of the registered samplers.
 
     >>> samplers()
-    ['blackjax-nuts', 'grid', 'mixture', 'numpyro-nuts', 'nuts']
+    ['blackjax-nuts', 'chees', 'grid', 'mclmc', 'meads', 'mixture', 'numpyro-nuts', 'nuts', 'smc']
     """
     return sorted(REGISTRY)
 

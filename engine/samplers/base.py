@@ -38,7 +38,7 @@ class Info(NamedTuple):
 
     Attributes:
         lp: log density at the draw.
-        energy: Hamiltonian at the draw (-lp where the sampler has no momentum).
+        energy: Hamiltonian at the draw (-lp where the sampler has no momentum, or none drawn afresh for each draw).
         acceptance_rate: mean acceptance probability over the transition.
         n_steps: gradient evaluations (log-density evaluations where the sampler has no gradient).
         tree_depth: doublings of the trajectory; 0 where there is no tree.
@@ -82,12 +82,16 @@ class Sampler(ABC):
     name: ClassVar[str]
     # Where one compiled program serves both phases, the driver compiles only that.
     adapts_in_step: ClassVar[bool] = False
+    # What to adapt to where neither the caller nor the model says.
+    default_target_accept: ClassVar[float] = 0.8
     # Independent draws need no warm-up, one start serves all chains, and a grid has a largest dimension.
     needs_warmup: ClassVar[bool] = True
     shared_init: ClassVar[bool] = False
     max_dimension: ClassVar[int | None] = None
-    # Forms of the metric: the first serves few dimensions, the second many.
+    # Forms of the metric: the first serves few dimensions, the second, where there is one, many.
     metrics: ClassVar[tuple[str, ...]] = ("dense", "diagonal")
+    # A dense metric costs d^2 a leapfrog and pays on the correlated posteriors of few dimensions.
+    dense_up_to: ClassVar[int] = 20
     # Whether hard regions get smaller steps of their own, so that a run need not ask for a high acceptance everywhere.
     local_steps: ClassVar[bool] = False
     # Whether the largest dimension is of a block of the posterior's hierarchy and not of the whole position.
@@ -100,6 +104,14 @@ class Sampler(ABC):
     @abstractmethod
     def position(self, state: Any) -> Float[Array, " dimension"]:
         """The draw that a state holds."""
+
+    def summary(self, state: Any) -> dict[str, Array]:
+        """Numbers that a chain's state says before its first draw, for the tree's attributes.
+
+        "population_gradients" are gradient evaluations that no transition reported.
+        """
+        del state
+        return {}
 
 
 class Chainwise(Sampler):

@@ -1,16 +1,35 @@
 """What every registered sampler must pass: targets whose moments are known."""
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 import pytest
+from arviz_stats.base import array_stats
 from scipy import stats
 
 import pelton
 from pelton.engine.posterior import Posterior
 from pelton.engine.samplers import REGISTRY, sampler_class
-from tests.statistics import assert_agrees
+from pelton.engine.samplers.base import Ensemble
+from tests.statistics import LIMIT, assert_agrees
 
 SAMPLERS = sorted(REGISTRY)
+ENSEMBLES = [name for name in SAMPLERS if issubclass(sampler_class(name), Ensemble)]
+# What a sampler is run with where the usual four chains of two thousand draws are not what it is for.
+SETTINGS: dict[str, dict] = {
+    "chees": {"chains": 32, "draws": 500},
+    # One leapfrog after another without fresh momenta: draws are worth less each, and there are many.
+    "meads": {"chains": 32},
+}
+# Samplers of several modes.
+OF_MODES = ["mixture", "smc"]
+# In 500 dimensions grids, fitted mixtures and populations have nothing to say, or too much to reckon.
+OF_MANY_DIMENSIONS = [name for name in SAMPLERS if name not in ("grid", "mixture", "smc")]
+
+
+def draw(target, name, **settings):
+    """Draws by a sampler, with its settings of the table above before the test's."""
+    return pelton.sample(target, sampler=name, **settings | SETTINGS.get(name, {}))
 
 
 class Start:
@@ -20,8 +39,6 @@ class Start:
         self.dimension = dimension
 
     def __call__(self, key, data):
-        import jax
-
         del data
         return 2 * jax.random.normal(key, (self.dimension,))
 
@@ -68,7 +85,26 @@ def test_correlated_gaussian(name, dimension, correlation):
     mean, covariance = correlated(dimension, correlation, 1)
     sd = np.sqrt(np.diag(covariance))
     target = posterior(gaussian, dimension, (mean, np.linalg.inv(covariance)))
-    tree = pelton.sample(target, sampler=name, draws=2000, seed=3)
+    tree = draw(target, name, draws=2000, seed=3)
+    draws = np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0)
+    points = {p: mean + sd * stats.norm.ppf(p) for p in (0.05, 0.95)}
+    assert_agrees(draws, mean=mean, sd=sd, quantiles=points)
+    assert tree.attrs["converged"]
+
+
+def chained(position, data):
+    """A stationary autoregression, in as many operations as dimensions."""
+    mean, sd, correlation = data
+    z = (position - mean) / sd
+    return -0.5 * z[0] ** 2 - 0.5 * jnp.sum((z[1:] - correlation * z[:-1]) ** 2) / (1 - correlation**2)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", OF_MANY_DIMENSIONS)
+def test_gaussian_of_500_dimensions(name):
+    mean, covariance = correlated(500, 0.9, 1)
+    sd = np.sqrt(np.diag(covariance))
+    tree = draw(posterior(chained, 500, (mean, sd, np.float64(0.9))), name, draws=2000, seed=3)
     draws = np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0)
     points = {p: mean + sd * stats.norm.ppf(p) for p in (0.05, 0.95)}
     assert_agrees(draws, mean=mean, sd=sd, quantiles=points)
@@ -86,13 +122,57 @@ def funnel(position, data):
 def test_funnel_not_centred(name):
     dimension = 2 if not fits(name, 10) else 10
     target = posterior(funnel, dimension, ())
-    tree = pelton.sample(target, sampler=name, draws=2000, seed=4)
+    tree = draw(target, name, draws=2000, seed=4)
     x = np.asarray(tree["posterior"]["x"])
     assert_agrees(x[..., 0], mean=0.0, sd=3.0, quantiles={p: 3 * stats.norm.ppf(p) for p in (0.05, 0.95)})
     # log|x_1| = v / 2 + log|z_1| has known moments; |z|'s log has mean -(gamma + log 2) / 2 and variance pi^2 / 8.
     log_size = x[..., 0] / 2 + np.log(np.abs(x[..., 1]))
     mean, variance = -(np.euler_gamma + np.log(2)) / 2, 9 / 4 + np.pi**2 / 8
     assert_agrees(log_size, mean=mean, sd=np.sqrt(variance))
+
+
+def eight_schools(position, data):
+    """Schools of Rubin 1981, not centred: mu = 5 x_0, tau = 5 exp(x_1), theta_j = mu + tau z_j; tau half-Cauchy(5)."""
+    effects, errors = data
+    mu, tau, z = 5 * position[0], 5 * jnp.exp(position[1]), position[2:]
+    log_prior = -0.5 * position[0] ** 2 + position[1] - jnp.log1p(jnp.exp(2 * position[1])) - 0.5 * jnp.sum(z**2)
+    return log_prior - 0.5 * jnp.sum(((effects - mu - tau * z) / errors) ** 2)
+
+
+@pytest.mark.parametrize("name", SAMPLERS)
+def test_eight_schools_not_centred(name):
+    """Against quadrature over log tau: given it, mu and the schools' effects are normal."""
+    from scipy.optimize import brentq
+
+    if not fits(name, 10):
+        pytest.skip(f"{name} takes at most {sampler_class(name).max_dimension} dimensions")
+    effects = np.array([28.0, 8, -3, 7, -1, 1, 18, 12])
+    errors = np.array([15.0, 10, 16, 11, 9, 11, 10, 18])
+    log_tau = np.linspace(-18, 6, 24001)
+    tau = 5 * np.exp(log_tau)
+    precision = 1 / (errors**2 + tau[:, None] ** 2)
+    total = precision.sum(axis=1) + 1 / 25
+    mean, sd = (precision * effects).sum(axis=1) / total, total**-0.5
+    log_density = 0.5 * (np.log(precision).sum(axis=1) - np.log(total) - (precision * effects**2).sum(axis=1))
+    log_density = log_density + 0.5 * mean**2 * total + log_tau - np.log1p(np.exp(2 * log_tau))
+    weights = np.exp(log_density - log_density.max())
+    weights /= weights.sum()
+    assert weights[[0, -1]].max() < 1e-9
+
+    mu_mean = weights @ mean
+    mu_sd = np.sqrt(weights @ (sd**2 + (mean - mu_mean) ** 2))
+    mu_points = {p: brentq(lambda x, p=p: weights @ stats.norm.cdf((x - mean) / sd) - p, -40, 40) for p in (0.05, 0.95)}
+    tau_mean = weights @ log_tau
+    tau_sd = np.sqrt(weights @ (log_tau - tau_mean) ** 2)
+    tau_points = {p: log_tau[np.searchsorted(np.cumsum(weights), p)] for p in (0.05, 0.95)}
+    first = tau**2 * precision[:, 0] * effects[0] + errors[0] ** 2 * precision[:, 0] * mean
+
+    tree = draw(posterior(eight_schools, 10, (effects, errors)), name, draws=4000, seed=8)
+    x = np.asarray(tree["posterior"]["x"])
+    assert_agrees(5 * x[..., 0], mean=mu_mean, sd=mu_sd, quantiles=mu_points)
+    assert_agrees(x[..., 1], mean=tau_mean, sd=tau_sd)
+    assert_agrees(x[..., 1], quantiles=tau_points, truth_error=0.001)
+    assert_agrees(5 * x[..., 0] + 5 * np.exp(x[..., 1]) * x[..., 2], mean=weights @ first)
 
 
 @pytest.mark.parametrize("name", SAMPLERS)
@@ -115,7 +195,7 @@ def test_beta_binomial_by_quadrature(name):
     assert weights[[0, -1]].sum() + weights[:, [0, -1]].sum() < 1e-9
 
     prior = pelton.Shapes(dist.Gamma(2.0, 0.5), dist.Gamma(2.0, 0.02))
-    tree = pelton.sample(pelton.PartialPooling(k, n, prior=prior), sampler=name, draws=2000, seed=5)
+    tree = draw(pelton.PartialPooling(k, n, prior=prior), name, draws=2000, seed=5)
     for variable, grid in (("logit_mu", x), ("log_kappa", t)):
         mean = np.sum(weights * grid)
         sd = np.sqrt(np.sum(weights * (grid - mean) ** 2))
@@ -130,7 +210,7 @@ def test_beta_binomial_by_quadrature(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_reports_what_it_did(name):
     target = posterior(gaussian, 2, (np.zeros(2), np.eye(2)))
-    tree = pelton.sample(target, sampler=name, chains=2, warmup=500, draws=1000)
+    tree = draw(target, name, chains=2, warmup=500, draws=1000)
     stats_group = tree["sample_stats"]
     for variable in ("lp", "energy", "acceptance_rate", "n_steps", "tree_depth", "step_size", "diverging"):
         assert stats_group[variable].dims == ("chain", "draw")
@@ -143,13 +223,13 @@ def test_reports_what_it_did(name):
 @pytest.mark.parametrize("name", SAMPLERS)
 def test_same_seed_same_draws_and_other_seed_other_draws(name):
     target = posterior(gaussian, 2, (np.zeros(2), np.eye(2)))
-    settings = {"sampler": name, "chains": 2, "warmup": 500, "draws": 1000}
-    one, two, three = (pelton.sample(target, seed=seed, **settings) for seed in (1, 1, 2))
+    settings = {"chains": 2, "warmup": 500, "draws": 1000}
+    one, two, three = (draw(target, name, seed=seed, **settings) for seed in (1, 1, 2))
     assert np.array_equal(one["posterior"]["x"], two["posterior"]["x"])
     assert not np.array_equal(one["posterior"]["x"], three["posterior"]["x"])
 
 
-@pytest.mark.parametrize("name", SAMPLERS)
+@pytest.mark.parametrize("name", [name for name in SAMPLERS if name not in ENSEMBLES])
 def test_threads_and_vectorised_follow_the_same_path_at_first(name):
     target = posterior(gaussian, 2, (np.zeros(2), np.eye(2)))
     settings = {"sampler": name, "chains": 3, "warmup": 0, "draws": 400, "metric": "diagonal"}
@@ -168,7 +248,73 @@ def test_threads_and_vectorised_follow_the_same_path_at_first(name):
 def test_float32(name):
     mean, covariance = correlated(2, 0.8, 6)
     data = (mean, np.linalg.inv(covariance))
-    tree = pelton.sample(posterior(gaussian, 2, data), sampler=name, draws=2000, precision="float32")
+    tree = draw(posterior(gaussian, 2, data), name, draws=2000, precision="float32")
     draws = np.asarray(tree["posterior"]["x"])
     assert draws.dtype == np.float32
     assert_agrees(np.moveaxis(draws, -1, 0), mean=mean, sd=np.sqrt(np.diag(covariance)))
+
+
+def two_modes(position, data):
+    """0.3 Normal(-5, 1) + 0.7 Normal(5, 1) along the first axis, standard normal along the others."""
+    log_weights, centres = data
+    along = jax.scipy.special.logsumexp(log_weights - 0.5 * (position[0] - centres) ** 2)
+    return along - 0.5 * jnp.sum(position[1:] ** 2)
+
+
+@pytest.mark.parametrize("name", OF_MODES)
+@pytest.mark.parametrize("dimension", [2, 10])
+def test_two_modes_have_their_weights(name, dimension):
+    data = (np.log([0.3, 0.7]), np.array([-5.0, 5.0]))
+    # A population's weights are as good as its effective number says, so that chains count more than draws.
+    tree = draw(posterior(two_modes, dimension, data), name, chains=8, draws=500, seed=9)
+    x = np.asarray(tree["posterior"]["x"])
+    left = x[..., 0] < 0
+    effective = float(np.asarray(array_stats.ess(left.astype(float), method="mean")))
+    effective = min(effective, np.sum(tree.attrs.get("effective_particles", np.inf)))
+    assert effective >= 1000
+    assert abs(left.mean() - 0.3) < LIMIT * np.sqrt(0.3 * 0.7 / effective)
+    assert_agrees(np.where(left, x[..., 0] + 5, x[..., 0] - 5), mean=0.0, sd=1.0)
+    assert_agrees(np.moveaxis(x[..., 1:], -1, 0), mean=0.0, sd=1.0)
+
+
+@pytest.mark.parametrize("dimension", [2, 10])
+def test_smc_knows_the_evidence(dimension):
+    """Up to the spread of the populations' estimates, which is what there is to hold them against."""
+    mean, covariance = correlated(dimension, 0.9, 1)
+    target = posterior(gaussian, dimension, (mean, np.linalg.inv(covariance)))
+    tree = draw(target, "smc", chains=8, draws=200, seed=10)
+    found = np.array(tree.attrs["log_evidence"])
+    truth = 0.5 * np.linalg.slogdet(2 * np.pi * covariance)[1]
+    assert abs(found.mean() - truth) < LIMIT * found.std(ddof=1) / np.sqrt(len(found))
+    assert np.all(np.array(tree.attrs["population_gradients"]) > 0)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_refuse_threads_and_too_few_chains(name):
+    target = posterior(gaussian, 2, (np.zeros(2), np.eye(2)))
+    kind = sampler_class(name)
+    assert issubclass(kind, Ensemble)
+    least = kind.least_chains
+    with pytest.raises(pelton.errors.ArgumentError, match="runs all chains together"):
+        pelton.sample(target, sampler=name, chains=least, chain_method="threads")
+    with pytest.raises(pelton.errors.ArgumentError, match=f"at least {least}, not {least - 1}"):
+        pelton.sample(target, sampler=name, chains=least - 1)
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_are_vectorised_and_the_tree_says_so(name):
+    target = posterior(gaussian, 2, (np.zeros(2), np.eye(2)))
+    assert draw(target, name, warmup=500)["posterior"].attrs["chain_method"] == "vectorized"
+
+
+@pytest.mark.parametrize("name", ENSEMBLES)
+def test_ensembles_fit_segments_side_by_side(name):
+    """Each segment has ensembles of its own, with other randomness."""
+    precision = np.stack([np.eye(2), np.eye(2), np.eye(2) / 100])
+    target = Posterior(2, gaussian, identity, Start(2), (np.zeros((3, 2)), precision), dims={"x": ("axis",)}, batch=3)
+    tree = draw(target, name, warmup=500, draws=1000)
+    x = np.moveaxis(np.asarray(tree["posterior"]["x"]), (2, 3), (0, 1))
+    assert tree["posterior"]["x"].dims == ("chain", "draw", "segment", "axis")
+    assert not np.array_equal(x[0], x[1])
+    for segment, sd in enumerate((1.0, 1.0, 10.0)):
+        assert_agrees(x[segment], mean=0.0, sd=sd)

@@ -20,6 +20,7 @@ def tree_of(draws, **stats):
         "diverging": np.zeros(shape, bool),
         "reached_max_tree_depth": np.zeros(shape, bool),
         "tree_depth": np.ones(shape, int),
+        "step_size": np.ones(shape),
         "n_steps": np.ones(shape, int),
     } | stats
     coords = {"chain": np.arange(shape[0]), "draw": np.arange(shape[1])}
@@ -79,8 +80,22 @@ def test_one_chain_is_judged_by_its_effective_size():
     tree = tree_of(autoregressive((1, 2000), 0.2))
     assert problem(tree).startswith("one chain cannot show")
     assert diagnostics.diagnose(tree).least_ess_bulk > 500
-    independent = tree_of(autoregressive((1, 2000), 0.0), tree_depth=np.zeros((1, 2000), int))
+    independent = tree_of(autoregressive((1, 2000), 0.0), step_size=np.zeros((1, 2000)))
     assert diagnostics.diagnose(independent).converged
+
+
+def test_a_sampler_without_fresh_momenta_is_not_judged_by_its_energies():
+    slow = autoregressive((4, 1000), 0.95)
+    kept = tree_of(autoregressive((4, 1000), 0.2), lp=slow, energy=-slow, tree_depth=np.zeros((4, 1000), int))
+    assert diagnostics.diagnose(kept).problems == ()
+    drawn = tree_of(autoregressive((4, 1000), 0.2), lp=slow, energy=-slow + 1e-9)
+    assert "missing information" in problem(drawn)
+
+
+def test_divergences_of_a_sampler_without_trees_are_divergences():
+    shape = (4, 1000)
+    tree = tree_of(autoregressive(shape, 0.2), tree_depth=np.zeros(shape, int), diverging=np.ones(shape, bool))
+    assert "4000 divergent transitions" in problem(tree)
 
 
 def test_converged_draws_have_no_problems():

@@ -131,7 +131,7 @@ def fit(
         str | None,
         typer.Option(
             metavar="NAME",
-            help="nuts, numpyro-nuts, blackjax-nuts, grid ... (default: what suits the model)",
+            help="nuts, numpyro-nuts, chees, meads, mclmc, smc, grid ... (default: what suits the model)",
             rich_help_panel=SAMPLING,
         ),
     ] = None,
