@@ -4,13 +4,13 @@ import argparse
 import json
 import time
 import warnings
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 
 import pelton
 from pelton.benchmarks import record
-from pelton.engine.chains import CHUNK_DRAWS
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.posterior import Posterior
 
@@ -18,35 +18,41 @@ RESULTS = record.CHECKOUT / "benchmarks" / "results" / "nuts.jsonl"
 SAMPLERS = ("nuts", "numpyro-nuts", "blackjax-nuts")
 
 
-def targets() -> dict[str, Posterior]:
-    """The eight markets, and surgical mortality with both hyperparameters by NUTS."""
+def _eight_markets() -> Posterior:
     from pelton.benchmarks.markets import model_of
     from pelton.models.simulate import simulate_markets
 
+    return model_of(simulate_markets(0)).posterior()
+
+
+def _large_panel() -> Posterior:
+    from pelton.benchmarks.markets import model_of
+    from pelton.models.simulate import simulate_media
+
+    return model_of(simulate_media(200, 156, 10)).posterior()
+
+
+def _surgical() -> Posterior:
     successes = [0, 18, 8, 46, 8, 13, 9, 31, 14, 8, 29, 24]
     trials = [47, 148, 119, 810, 211, 196, 148, 215, 207, 97, 256, 360]
-    return {
-        "eight markets": model_of(simulate_markets(0)).posterior(),
-        "surgical": pelton.PartialPooling(successes, trials).posterior(),
-    }
+    return pelton.PartialPooling(successes, trials).posterior()
 
 
-def waste(steps: np.ndarray, chunk: int = CHUNK_DRAWS) -> dict[str, float]:
-    """Gradients computed over gradients used by draws, of vectorised chains with steps [chain, draw].
+# The eight markets, 200 geos x 156 weeks x 10 channels, and surgical mortality with both hyperparameters by NUTS.
+TARGETS: dict[str, Callable[[], Posterior]] = {
+    "markets": _eight_markets,
+    "panel": _large_panel,
+    "surgical": _surgical,
+}
 
-    In lock step every draw costs each chain the longest tree of all; as a state machine a chunk of draws costs each
-    chain what the chain with most steps in the chunk has.
 
-    >>> waste(np.array([[1, 3], [3, 1]]))
-    {'lock_step': 1.5, 'state_machine': 1.0}
+def lock_step(steps: np.ndarray) -> float:
+    """Gradients computed over gradients used, of chains that wait for the longest tree at every draw [chain, draw].
+
+    >>> lock_step(np.array([[1, 3], [3, 1]]))
+    1.5
     """
-    ends = range(0, steps.shape[1], chunk)
-    longest = sum(int(steps[:, at : at + chunk].sum(axis=1).max()) for at in ends)
-    used, chains = int(steps.sum()), steps.shape[0]
-    return {
-        "lock_step": float(round(chains * int(steps.max(axis=0).sum()) / used, 3)),
-        "state_machine": float(round(chains * longest / used, 3)),
-    }
+    return float(round(len(steps) * int(steps.max(axis=0).sum()) / int(steps.sum()), 3))
 
 
 def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[str, Any]:
@@ -69,30 +75,43 @@ def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[
         "ess_per_second_with_warmup": round(least / float(attrs["seconds_sampling"] + attrs["seconds_warmup"]), 2),
         "seconds": round(time.perf_counter() - began, 1),
         **{name: round(float(attrs[name]), 2) for name in ("seconds_compiling", "seconds_warmup", "seconds_sampling")},
-        **({"waste": waste(steps)} if settings.get("chain_method") == "vectorized" else {}),
+        "waste": round(float(attrs["gradients_computed"]) / float(attrs["gradient_evaluations"]), 3),
+        "lock_step": lock_step(steps),
+        "device": attrs["device"],
     }
 
 
 def main() -> None:
-    """`python -m pelton.benchmarks.nuts`: each target by each sampler in turn, a line of the results file each."""
+    """`python -m pelton.benchmarks.nuts`: each target by each sampler in turn, a line of the results file each.
+
+    On a GPU: `python -m pelton.benchmarks.nuts --device gpu --targets markets panel --chains 4 64 512 2048 --draws 200
+    --warmup 300`.
+    """
     parser = argparse.ArgumentParser(description=main.__doc__)
     parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--targets", nargs="+", choices=sorted(TARGETS), default=["markets", "surgical"])
+    parser.add_argument("--samplers", nargs="+", default=list(SAMPLERS))
+    parser.add_argument("--warmup", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
-    parser.add_argument("--vectorized", type=int, default=0, help="this many chains in one program instead of threads")
+    parser.add_argument("--chains", type=int, nargs="+", default=[4])
+    parser.add_argument("--vectorized", action="store_true", help="all chains in one program, as on a GPU")
+    parser.add_argument("--device", help="cpu or gpu")
     parser.add_argument("--target-accept", type=float, help="of all samplers; by default each one's for the model")
     asked = parser.parse_args()
-    settings: dict[str, Any] = {"draws": asked.draws}
+    settings: dict[str, Any] = {"draws": asked.draws, "warmup": asked.warmup, "device": asked.device}
     if asked.vectorized:
-        settings |= {"chains": asked.vectorized, "chain_method": "vectorized"}
+        settings["chain_method"] = "vectorized"
     if asked.target_accept:
         settings["target_accept"] = asked.target_accept
     about = {"machine": record.machine(), "versions": record.versions(), "commit": record.commit(), **settings}
-    for name, posterior in targets().items():
-        for seed in range(asked.repeats):
-            for sampler in SAMPLERS:
-                row = {"target": name} | run(posterior, sampler, seed, **settings)
-                print(json.dumps(row), flush=True)
-                record.append(RESULTS, row | about)
+    for name in asked.targets:
+        posterior = TARGETS[name]()
+        for chains in asked.chains:
+            for seed in range(asked.repeats):
+                for sampler in asked.samplers:
+                    row = {"target": name, "chains": chains} | run(posterior, sampler, seed, chains=chains, **settings)
+                    print(json.dumps(row), flush=True)
+                    record.append(RESULTS, about | row)
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from pelton.engine.precision import choose_precision, using
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, build_tree
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
-from pelton.engine.samplers.base import Ensemble
+from pelton.engine.samplers.base import Ensemble, Stepwise
 from pelton.engine.stopping import Target
 
 type Method = Literal["threads", "vectorized"]
@@ -228,7 +228,7 @@ class _Run:
     gradients: int
     computed: int
     remarks: tuple[str, ...] = ()
-    summary: dict[str, list[float]] = field(default_factory=dict)
+    summary: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
     def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
@@ -265,5 +265,5 @@ class _Run:
             gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum() + before),
             computed=int(engine.gradients + before),
             remarks=tuple(remarks),
-            summary=engine.summary,
+            summary=engine.summary | (sampler.attrs(engine.learnt) if isinstance(sampler, Stepwise) else {}),
         )

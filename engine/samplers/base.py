@@ -208,3 +208,8 @@ class Stepwise(Sampler):
         Returns:
             The states, and what they know now.
         """
+
+    def attrs(self, learnt: Any) -> dict[str, Any]:
+        """What the tree's attributes say of what was learnt."""
+        del learnt
+        return {}

@@ -438,6 +438,9 @@ class Nuts(Stepwise):
             depth = np.minimum(np.ceil(np.log2(usual + 1)) + DEEPER, depth)
         return states, self._learnt(metric, depth)
 
+    def attrs(self, learnt: Any) -> dict[str, Any]:
+        return {"metric_directions": int(np.sum(np.asarray(learnt.metric.stretch) != 1))}
+
     def _rank(self, dimension: int) -> int:
         """Directions of the metric."""
         match self.metric:

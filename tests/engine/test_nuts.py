@@ -177,6 +177,43 @@ def test_windows_end_where_the_metric_is_left_alone():
     assert np.all(np.diff(lengths[1:]) > 0)
 
 
+def chain_of_normals(position, data):
+    """A Gaussian of 60 dimensions, neighbours correlated 0.9."""
+    del data
+    return -0.5 * position[0] ** 2 - 0.5 * jnp.sum((position[1:] - 0.9 * position[:-1]) ** 2) / (1 - 0.81)
+
+
+@pytest.mark.parametrize(("metric", "directions"), [("auto", range(5, 41)), ("diagonal", [0]), ("dense", [60])])
+def test_the_metric_taken_is_recorded(metric, directions):
+    target = Posterior(
+        60, chain_of_normals, identity, lambda k, d: jax.random.normal(k, (60,)), (), dims={"x": ("axis",)}
+    )
+    tree = pelton.sample(target, sampler="nuts", warmup=500, draws=1000, metric=metric)
+    assert tree.attrs["metric"] == ("low-rank" if metric == "auto" else metric)
+    assert tree.attrs["metric_directions"] in directions
+    assert_agrees(np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0), mean=0.0, sd=1.0, least_ess=400)
+
+
+# Halves of ten draws say little of how far chains agree, which R-hat takes amiss.
+@pytest.mark.filterwarnings("ignore:R-hat is:pelton.engine.errors.ConvergenceWarning")
+def test_many_chains_warm_up_in_few_steps():
+    """256 chains learn sixty dimensions of widths from 0.1 to 10 in 60 steps, as they do alone in a thousand."""
+    scale = jnp.exp(jnp.linspace(-2.3, 2.3, 60))
+
+    def scaled(position, data):
+        return chain_of_normals(position / scale, data)
+
+    target = Posterior(60, scaled, identity, lambda k, d: jax.random.normal(k, (60,)), (), dims={"x": ("axis",)})
+    steps = []
+    for chains, warmup, draws in ((256, 60, 20), (4, 1000, 1000)):
+        settings = {"chains": chains, "warmup": warmup, "draws": draws, "chain_method": "vectorized"}
+        tree = pelton.sample(target, sampler="nuts", **settings)
+        steps.append(float(tree["sample_stats"]["n_steps"].mean()))
+        x = np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0)
+        assert_agrees(x, mean=0.0, sd=np.asarray(scale))
+    assert steps[0] < 2 * steps[1]
+
+
 # The loop.
 
 
