@@ -11,18 +11,13 @@ import pelton
 from pelton.engine.posterior import Posterior
 from pelton.engine.samplers import REGISTRY, sampler_class
 from pelton.engine.samplers.base import Ensemble
+from tests.samplers import SETTINGS
 from tests.statistics import LIMIT, assert_agrees
 
 SAMPLERS = sorted(REGISTRY)
 ENSEMBLES = [name for name in SAMPLERS if issubclass(sampler_class(name), Ensemble)]
-# What a sampler is run with where the usual four chains of two thousand draws are not what it is for.
-SETTINGS: dict[str, dict] = {
-    "chees": {"chains": 32, "draws": 500},
-    # One leapfrog after another without fresh momenta: draws are worth less each, and there are many.
-    "meads": {"chains": 32},
-}
 # Samplers of one step for all of a posterior want a small one where a tail is heavy, as that of eight schools' tau.
-CAREFUL = {"blackjax-nuts": 0.95, "numpyro-nuts": 0.95}
+CAREFUL = {"blackjax-nuts": 0.99, "numpyro-nuts": 0.99}
 # Samplers of several modes.
 OF_MODES = ["mixture", "smc"]
 # In 500 dimensions grids, fitted mixtures and populations have nothing to say, or too much to reckon.

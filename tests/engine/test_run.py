@@ -144,6 +144,8 @@ def model(y):
     numpyro.sample("y", dist.Normal(x, 1.0), obs=y)
 
 warnings.simplefilter("ignore")
+# What runs in the background of a shell inherits that SIGINT is ignored.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 target = pelton.from_numpyro(model, np.zeros(20))
 settings = dict(sampler=sys.argv[1], chains=3, warmup=200, seed=1, progress=False)
 whole = pelton.sample(target, draws=300, **settings)

@@ -258,7 +258,7 @@ def test_failure_indicators_speak_up():
     posterior = wild["posterior"].to_dataset()
     posterior["baseline_coefficient"] = -posterior["baseline_coefficient"]
     wild["posterior"] = xr.DataTree(posterior)
-    wild.attrs["status"] = "R-hat is 1.4"
+    wild.attrs |= {"converged": 0, "status": "NOT CONVERGED: R-hat is 1.4"}
     said = " ".join(failure_indicators(wild))
     for words in (
         "did not converge",

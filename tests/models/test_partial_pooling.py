@@ -14,6 +14,7 @@ from arviz_stats.base import array_stats
 import pelton
 from pelton.engine.samplers import REGISTRY
 from pelton.models.partial_pooling import textbook
+from tests.samplers import SETTINGS
 from tests.statistics import LIMIT, assert_agrees, z_scores
 
 UNIFORM = pelton.MeanConcentration(dist.Beta(1.0, 1.0), dist.Pareto(1.0, 1.5))
@@ -42,9 +43,10 @@ def read(cases, name):
     return frame[columns[0]].to_numpy(), frame[columns[1]].to_numpy(), prior
 
 
-# Half a minute each by the mixtures, which are made for other posteriors: the fast suite has one of the six.
+# Of the samplers that are made for other posteriors the fast suite has one of the six tables.
+USUAL = ("grid", "nuts", "numpyro-nuts", "blackjax-nuts")
 AGREEMENTS = [
-    pytest.param(name, sampler, marks=[pytest.mark.slow] if sampler == "mixture" and name != "rat_tumors" else [])
+    pytest.param(name, sampler, marks=[pytest.mark.slow] if sampler not in USUAL and name != "rat_tumors" else [])
     for name in sorted(TABLES)
     for sampler in sorted(REGISTRY)
 ]
@@ -54,7 +56,8 @@ AGREEMENTS = [
 def test_agrees_with_quadrature(cases, name, sampler):
     reference = json.loads((cases / "references.json").read_text())[name]
     successes, trials, prior = read(cases, name)
-    tree = pelton.sample(pelton.PartialPooling(successes, trials, prior=prior), sampler=sampler, draws=2500, seed=11)
+    settings = {"draws": 2500, "seed": 11} | SETTINGS.get(sampler, {})
+    tree = pelton.sample(pelton.PartialPooling(successes, trials, prior=prior), sampler=sampler, **settings)
     assert tree.attrs["converged"]
     for variable in ("logit_mu", "log_kappa"):
         exact = reference[variable]
@@ -238,8 +241,8 @@ def test_fixed_beta_is_conjugate_and_nuts_agrees():
     points = {p: exact.ppf(p) for p in (0.05, 0.95)}
     assert_agrees(tree["posterior"]["rate"].isel(unit=0), mean=exact.mean(), sd=exact.std(), quantiles=points)
     target = pelton.from_numpyro(textbook, prior, np.array([7]), np.array([10]))
-    for sampler in sorted(REGISTRY):
-        drawn = pelton.sample(target, sampler=sampler, draws=2000)
+    for sampler in USUAL:
+        drawn = pelton.sample(target, sampler=sampler, **{"draws": 2000} | SETTINGS.get(sampler, {}))
         assert_agrees(drawn["posterior"]["rate"].isel(unit=0), mean=exact.mean(), sd=exact.std(), quantiles=points)
 
 

@@ -323,7 +323,8 @@ def _sampling(kind: str) -> list[str]:
         *_comment("What the command line gives instead goes first: --chains, --warmup, --draws, --seed ..."),
         "chains = 4",
         "warmup = 1000",
-        "draws = 1000",
+        # A few of its parameters have a tenth as many effective draws as it has draws.
+        f"draws = {1500 if kind == 'country_mix' else 1000}",
         "seed = 0",
         *([] if kind == "country_mix" else ["# target_accept = 0.95", "# max_tree_depth = 10"]),
         *_comment('"float32" or "float64" (default: float64 on a CPU, float32 on a GPU)'),
