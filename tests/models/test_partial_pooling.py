@@ -242,7 +242,7 @@ def test_fixed_beta_is_conjugate_and_nuts_agrees():
     assert_agrees(tree["posterior"]["rate"].isel(unit=0), mean=exact.mean(), sd=exact.std(), quantiles=points)
     target = pelton.from_numpyro(textbook, prior, np.array([7]), np.array([10]))
     for sampler in USUAL:
-        drawn = pelton.sample(target, sampler=sampler, **{"draws": 2000} | SETTINGS.get(sampler, {}))
+        drawn = pelton.sample(target, sampler=sampler, draws=2000)
         assert_agrees(drawn["posterior"]["rate"].isel(unit=0), mean=exact.mean(), sd=exact.std(), quantiles=points)
 
 
