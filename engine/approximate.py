@@ -21,7 +21,7 @@ from pelton.engine.errors import ArgumentError, ModelError
 from pelton.engine.importance import MAX_KHAT, Importance, importance, resampled
 from pelton.engine.placement import choose_devices, cores
 from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
-from pelton.engine.precision import Precision, choose_precision, using
+from pelton.engine.precision import choose_precision, current, using
 from pelton.engine.programs import CONSTRAIN_BATCH, finite_start, seed_words
 from pelton.engine.progress import progress as progress_bar
 from pelton.engine.results import Draws, build_tree
@@ -289,7 +289,7 @@ class _Fit:
         groups = [every] if vectorized else list(every)
         static = (self.method, self.functions, vectorized)
         program = self.compiler(Request(build_explore, static, (groups[0], self.words, self.data), self.device))
-        precision: Precision = "float64" if jax.config.jax_enable_x64 else "float32"
+        precision = current()
 
         def one(group: Any) -> Any:
             with using(precision), jax.default_device(self.device):

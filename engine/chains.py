@@ -16,7 +16,7 @@ from pelton.engine.errors import ModelError
 from pelton.engine.memory import check_device, check_host
 from pelton.engine.placement import cores
 from pelton.engine.posterior import Posterior
-from pelton.engine.precision import Precision, using
+from pelton.engine.precision import Precision, current, using
 from pelton.engine.programs import (
     START_TRIES,
     Programs,
@@ -207,7 +207,7 @@ class Chains:
         self.gradients = 0
         self.interrupted = False
         self._stop = threading.Event()
-        self.precision: Precision = "float64" if jax.config.jax_enable_x64 else "float32"
+        self.precision: Precision = current()
         self.seed = seed_words(seed)
         self.segments = np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
         every = np.arange(chains, dtype=np.uint32)
@@ -321,7 +321,8 @@ class Chains:
         """Compiles every program of the run, side by side."""
         sampler, requests, advancing = self.sampler, [], []
         warming = [False] + ([True] if sampler.warmup_steps and not sampler.adapts_in_step else [])
-        for group in self.groups:
+        # Groups of one size on one device share their programs.
+        for group in {(group.chains.shape, group.device): group for group in self.groups}.values():
             init = self._initial(group)
             carry, _ = self.compiler.result_shapes(init)
             requests.append(init)

@@ -23,6 +23,16 @@ def choose_precision(precision: str | None, platform: str) -> Precision:
     return cast("Precision", precision)
 
 
+def current() -> Precision:
+    """The precision that JAX computes in on this thread.
+
+    >>> with using("float64"):
+    ...     current()
+    'float64'
+    """
+    return "float64" if jax.config.jax_enable_x64 else "float32"
+
+
 def using(precision: Precision) -> AbstractContextManager[None]:
     """A context in which JAX computes in that precision; it binds the calling thread alone."""
     return jax.enable_x64(precision == "float64")

@@ -26,8 +26,6 @@ MOST_WHOLE, LEADING, MOST_ROWS = 400, 100, 1000
 # Dual averaging: weight of the errors, forgetting of the first ones, and how fast the average follows.
 GAMMA, DELAY, DECAY = 0.05, 10.0, 0.75
 FIRST_STEP = 0.1
-# By how much larger a step than the best so far is tried when the averaging begins again (its logarithm).
-BOLDNESS = 0.0
 
 
 def windows(steps: int) -> tuple[int, ...]:

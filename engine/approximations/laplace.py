@@ -5,35 +5,26 @@ from typing import Any, ClassVar
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
-from pelton.engine.approximations import ascent, optimum
-from pelton.engine.approximations.base import LOG_TWO_PI, Distribution, Found
+from pelton.engine.approximations import optimum
+from pelton.engine.approximations.base import LOG_TWO_PI, Distribution
+from pelton.engine.approximations.optimum import Climbing
 from pelton.engine.samplers.base import Bound
 
 
 @dataclass(frozen=True)
-class Laplace(Distribution):
+class Laplace(Climbing, Distribution):
     """Normal(mode, H^-1) with H the negative Hessian of the log density at its mode, by Cholesky H = C C'."""
 
     name: ClassVar[str] = "laplace"
     # A Hessian of 2000 dimensions takes 32 MB and its factor a few seconds.
     max_dimension: ClassVar[int | None] = 2000
 
-    def explore(self, density: Bound, position: Float[Array, " d"], key: PRNGKeyArray) -> Found:
-        del key
-        climb = ascent.ascend(density, position, self.steps)
-        return Found(climb.position, climb.value, climb.gradients, jnp.zeros((), jnp.int32))
-
     def refine(self, density: Bound, fit: Any, key: PRNGKeyArray) -> tuple[Any, Int[Array, ""]]:
         del key
         top = optimum.polished(density, fit)
         return top, top.gradients
-
-    def check(self, fit: Any, starts: int) -> dict[str, float]:
-        optimum.refuse_slope(fit, starts)
-        return {"gradient_norm": float(np.linalg.norm(fit.gradient)), "mode_lp": float(fit.value)}
 
     def draw(self, fit: Any, key: PRNGKeyArray, count: int) -> tuple[Float[Array, "n d"], Float[Array, " n"]]:
         dimension = fit.position.shape[0]

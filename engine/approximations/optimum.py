@@ -5,8 +5,10 @@ from typing import Any, NamedTuple
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jaxtyping import Array, Float, Int
+from jaxtyping import Array, Float, Int, PRNGKeyArray
 
+from pelton.engine.approximations import ascent
+from pelton.engine.approximations.base import Approximation, Found
 from pelton.engine.errors import ModelError
 from pelton.engine.samplers.base import Bound
 
@@ -116,3 +118,16 @@ def refuse_slope(top: Any, starts: int) -> None:
         )
     gain = "a curvature that is not a maximum's" if np.isnan(left) else f"{left:.3g} nats still to be gained"
     raise ModelError(f"{where}, which is no maximum: {gain}; {remedy}, or raise steps")
+
+
+class Climbing(Approximation):
+    """An approximation about the top that L-BFGS climbs to."""
+
+    def explore(self, density: Bound, position: Float[Array, " d"], key: PRNGKeyArray) -> Found:
+        del key
+        climb = ascent.ascend(density, position, self.steps)
+        return Found(climb.position, climb.value, climb.gradients, jnp.zeros((), jnp.int32))
+
+    def check(self, fit: Any, starts: int) -> dict[str, float]:
+        refuse_slope(fit, starts)
+        return {"gradient_norm": float(np.linalg.norm(fit.gradient)), "mode_lp": float(fit.value)}

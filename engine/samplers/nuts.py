@@ -10,7 +10,6 @@ from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pelton.engine.samplers.base import BoundLogDensity, Info, Stepwise
 from pelton.engine.warmup import (
-    BOLDNESS,
     DEEPER,
     EARLY_DEPTH,
     FIRST_STEP,
@@ -431,7 +430,7 @@ class Nuts(Stepwise):
         if end - begin >= LONG_WINDOW or end == self.warmup_steps:
             # All chains have one metric, so one step size suits them all.
             log_step = np.broadcast_to(np.mean(states.averaging.log_average, axis=0), states.step_size.shape)
-            states = states._replace(step_size=np.exp(log_step), averaging=DualAverage.at(log_step, BOLDNESS))
+            states = states._replace(step_size=np.exp(log_step), averaging=DualAverage.at(log_step, boldness=0.0))
         depth = self.max_tree_depth
         if end < self.warmup_steps:
             usual = np.quantile(lessons.n_steps[:, begin - end :], USUAL, axis=(0, 1))

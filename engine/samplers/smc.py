@@ -13,6 +13,7 @@ from jax.scipy.special import logsumexp
 from jaxtyping import Array, Float, Int, PRNGKeyArray
 
 from pelton.engine.samplers.base import Bound, BoundLogDensity, Chainwise, Info
+from pelton.engine.warmup import SHRINK
 
 PARTICLES = 1024
 # Starts that the reference is fitted to, and how much broader than they it is.
@@ -195,7 +196,7 @@ class Smc(Chainwise):
         variances = jnp.where(variances > 0, variances, 1.0)
         if self.metric != "dense":
             return variances
-        prior = (5 + particles.shape[1] / 8) / PARTICLES
+        prior = (SHRINK[0] + SHRINK[1] * particles.shape[1]) / PARTICLES
         return ((weights[:, None] * centred).T @ centred + prior * jnp.diag(variances)) / (1 + prior)
 
     def _move(
