@@ -14,17 +14,18 @@ import xarray as xr
 from pelton.engine.approximations import DEFAULT, Approximation, approximation_class
 from pelton.engine.approximations.base import Distribution
 from pelton.engine.arguments import seed_of, whole
-from pelton.engine.chains import constrained, no_start
+from pelton.engine.chains import no_start
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.diagnostics import not_converged
 from pelton.engine.errors import ArgumentError, ModelError
 from pelton.engine.importance import MAX_KHAT, Importance, importance, resampled
+from pelton.engine.naming import constrained
 from pelton.engine.placement import choose_devices, cores
 from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
 from pelton.engine.precision import choose_precision, current, using
 from pelton.engine.programs import CONSTRAIN_BATCH, finite_start, seed_words
 from pelton.engine.progress import progress as progress_bar
-from pelton.engine.results import Draws, build_tree
+from pelton.engine.results import Draws, assemble, judge
 from pelton.engine.samplers.base import Bound
 
 # Draws that are weighed: k-hat of fewer says little, and resampling wants several for each that it returns.
@@ -127,9 +128,11 @@ def approximate(
     with using(run_precision), jax.default_device(place):
         fitted = _Fit(posterior, chosen, settings, seed, place, progress)
         found = fitted.drawn(draws)
-        tree = build_tree(
+        tree = judge(
+            assemble(
+                posterior, Draws(constrained(posterior, found.positions, fitted.compiler), found.stats, None, None)
+            ),
             posterior,
-            Draws(constrained(posterior, found.positions, fitted.compiler), found.stats, None, None),
             attrs={
                 "approximation": method,
                 "chains": found.positions.shape[0],
@@ -146,7 +149,7 @@ def approximate(
                 "gradient_evaluations": fitted.gradients,
                 "density_evaluations": fitted.densities,
             },
-            judge=lambda tree: found.trust,
+            by=lambda tree: found.trust,
         )
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
 

@@ -2,9 +2,8 @@
 
 import threading
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from concurrent.futures import FIRST_EXCEPTION, ThreadPoolExecutor, wait
-from dataclasses import dataclass
 from typing import Any
 
 import jax
@@ -13,16 +12,20 @@ import numpy as np
 
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ModelError
+from pelton.engine.journal import Journal, Totals
+from pelton.engine.lines import Group, Line, on_device
 from pelton.engine.memory import check_device, check_host
+from pelton.engine.naming import constrained, constraining
+from pelton.engine.phase import Phase, Stage, joined_rows
 from pelton.engine.placement import cores
 from pelton.engine.posterior import Posterior
 from pelton.engine.precision import Precision, current, using
 from pelton.engine.programs import (
     START_TRIES,
+    Machine,
     Programs,
     build_advance,
     build_begin,
-    build_constrain,
     build_init,
     seed_words,
 )
@@ -35,136 +38,10 @@ from pelton.engine.watch import Watch
 # Draws that leave the device together at the most; a run of any length uses the same compiled program.
 CHUNK_DRAWS = 250
 CHUNK_BYTES = 64 * 2**20
-# Seconds after which a program returns, so that a run can be watched and interrupted, and its first budget of passes or
-# draws, before it is known how long they take.
-CHUNK_SECONDS = 1.0
-FIRST_BUDGET = 20
-FASTER = 10
 # Seconds between two looks at how a run comes along.
 LOOK_SECONDS = 0.5
 # What chains learn from one another is learnt from as many draws as fit.
 LESSON_BYTES = 256 * 2**20
-CONSTRAIN_BLOCK = 4096
-
-
-@dataclass
-class Phase:
-    """Positions [chain, draw, (segment), d], statistics [chain, draw, (segment)] and lessons of consecutive draws."""
-
-    positions: np.ndarray
-    stats: dict[str, np.ndarray]
-    lessons: Any = ()
-
-    @classmethod
-    def joined(cls, phases: Sequence["Phase"]) -> "Phase":
-        """One after the other; lessons are left out."""
-        return cls(
-            np.concatenate([phase.positions for phase in phases], axis=1),
-            {name: np.concatenate([phase.stats[name] for phase in phases], axis=1) for name in phases[0].stats},
-        )
-
-
-def on_device(leaf: Any) -> Any:
-    """A NumPy array in the run's precision."""
-    leaf = np.asarray(leaf)
-    return jnp.asarray(leaf, jnp.result_type(float) if np.issubdtype(leaf.dtype, np.floating) else None)
-
-
-@dataclass
-class Group:
-    """Chains that are advanced by one call: one on its thread, or all of a device.
-
-    Attributes:
-        chains: their numbers; a scalar where there is one.
-        device: where they run.
-        data: of the posterior, there.
-        learnt: what all chains learnt from one another, there.
-    """
-
-    chains: np.ndarray
-    device: Any
-    data: Any
-    learnt: Any = ()
-
-    @property
-    def size(self) -> int:
-        """How many chains."""
-        return self.chains.size
-
-
-class Line:
-    """A group's chains on their way through a phase, a call of a program at a time.
-
-    Chains need not keep pace: each fills its own rows.
-
-    Attributes:
-        store: position, Info and lesson of each draw [(chain), (segment), draw, ...].
-        done: draws so far in the store [(chain), (segment)].
-        made: draws so far, those included that are still on their way to it.
-        gradients: computed, those included that chains made for nothing while they waited for others.
-        busy: whether a call is under way.
-    """
-
-    def __init__(self, program: Callable, group: Group, carry: Any, seed: Any, segments: Any, first: int, count: int):
-        self.program, self.group, self.carry = program, group, carry
-        self.seed, self.segments, self.first, self.count = seed, segments, first, count
-        shape = (*group.chains.shape, *np.shape(segments))
-        self.store: Any = None
-        self.done, self.made = np.zeros(shape, np.int64), np.zeros(shape, np.int64)
-        self.gradients = 0
-        self.busy = False
-        self._budget = FIRST_BUDGET
-        self._waiting: Any = None
-
-    @property
-    def finished(self) -> bool:
-        """Whether all chains have their draws."""
-        return bool(np.all(self.made >= self.count))
-
-    def call(self, stepwise: bool, capacity: int) -> None:
-        """Calls the program, for about a second."""
-        began = time.perf_counter()
-        if stepwise:
-            counts = np.array([self.first, self.count, self._budget], np.int32)
-        else:
-            made = int(self.made.min())
-            counts = np.array([self.first + made, min(self._budget, capacity, self.count - made), 0], np.int32)
-        group = self.group
-        self.carry, drawn, passes, *found = self.program(
-            group.chains, self.segments, self.carry, group.learnt, self.seed, *counts, group.data
-        )
-        # What the last call found is fetched while this one computes.
-        self.fetch()
-        drawn = np.asarray(drawn)
-        self.made = self.made + drawn
-        self._waiting = (tuple(found), drawn)
-        seconds = time.perf_counter() - began
-        budget = self._budget * CHUNK_SECONDS / max(seconds, 1e-4)
-        self._budget = int(np.clip(budget, 1, min(FASTER * self._budget, 2**30)))
-        # In lock step, chains and segments wait for the slowest.
-        filled = np.arange(capacity) < drawn[..., None]
-        slowest = int(passes)
-        if not stepwise:
-            steps = np.where(filled, np.asarray(found[1].n_steps), 0)
-            slowest = int(steps.reshape(-1, capacity).max(axis=0).sum())
-        self.gradients += drawn.size * slowest
-
-    def fetch(self) -> None:
-        """Stores what the last call found."""
-        if self._waiting is None:
-            return
-        rows, drawn = self._waiting
-        self._waiting = None
-        axes, rows = self.done.ndim, jax.tree.map(np.asarray, rows)
-        if self.store is None:
-            self.store = jax.tree.map(
-                lambda leaf: np.zeros((*leaf.shape[:axes], self.count, *leaf.shape[axes + 1 :]), leaf.dtype), rows
-            )
-        for at in np.ndindex(self.done.shape):
-            done, new = int(self.done[at]), int(drawn[at])
-            for store, leaf in zip(jax.tree.leaves(self.store), jax.tree.leaves(rows), strict=True):
-                store[at][done : done + new] = leaf[at][:new]
-        self.done = self.done + drawn
 
 
 def no_start(where: str = "") -> ModelError:
@@ -183,7 +60,9 @@ class Chains:
         seconds: spent warming up and sampling.
         learnt: what the chains learnt from one another, as NumPy arrays.
         gradients: computed, those included that chains made for nothing while they waited for others.
+        evaluations: gradients of all draws, the warm-up's included.
         interrupted: whether the draws were cut short.
+        journal: of the run, where it is on disk.
         summary: what the sampler says of each chain before its draws; of batches of each chain's segments in turn.
     """
 
@@ -195,6 +74,7 @@ class Chains:
         seed: int,
         vectorized: bool,
         devices: Sequence[Any] | None = None,
+        journal: Journal | None = None,
     ):
         self.posterior = posterior
         self.sampler = sampler
@@ -204,8 +84,11 @@ class Chains:
         self.seconds = {"warmup": 0.0, "sampling": 0.0}
         self.learnt: Any = ()
         self.summary: dict[str, list[float]] = {}
-        self.gradients = 0
+        self.gradients = self.evaluations = 0
         self.interrupted = False
+        self.journal = journal
+        self._restored: list[Any] | None = None
+        self._clock = ("warmup", time.perf_counter())
         self._stop = threading.Event()
         self.precision: Precision = current()
         self.seed = seed_words(seed)
@@ -234,12 +117,35 @@ class Chains:
         )
 
     def run(self, draws: int, report: Report, target: Target | None = None) -> tuple[Phase, Phase]:
-        """The warm-up's draws and the run's: fewer than were asked for if it is interrupted or reaches its target."""
+        """The warm-up's draws and the run's: fewer than were asked for if it is interrupted or reaches its target.
+
+        With a journal they are in its store, and what is returned are the windows of the warm-up that this process has
+        seen, and evenly spaced draws.
+        """
+        # With a journal draws are held until they are in its store.
+        held = draws if self.journal is None else min(draws, self._room)
         itemsize = np.dtype(self.precision).itemsize
-        check_host(self.posterior, self.chains, self.sampler.warmup_steps, draws, itemsize)
+        check_host(self.posterior, self.chains, self.sampler.warmup_steps, held, itemsize)
         # Programs are compiled before the clock of the phases starts.
-        self._compile(draws)
-        began = time.perf_counter()
+        carries, rows = self._compile(draws)
+        at = None if self.journal is None else self.journal.at
+        if self.journal is not None and at is not None:
+            # What is learnt is the same for all groups, and of shapes that do not change.
+            warming = at.phase == "warmup" and not self.sampler.adapts_in_step
+            self._take_up(self.journal.totals(self.learnt))
+            self._restored = self.journal.lines(carries, rows[warming])
+        self._clock = ("warmup", time.perf_counter())
+        if at is None or at.phase == "warmup":
+            states, warm = self._warm_up(self._begin() if at is None else None, report, at, rows)
+        else:
+            states, warm = None, self._nothing()
+        self._tick("sampling")
+        kept = self._sample(states, draws, report, target, at if at is not None and at.phase == "sampling" else None)
+        self._tick("sampling")
+        return warm, kept
+
+    def _begin(self) -> list[Any]:
+        """The chains' states at their starts."""
         if self.sampler.shared_init:
             states = [self._init(self.groups[0])] * len(self.groups)
         else:
@@ -247,45 +153,83 @@ class Chains:
         jax.block_until_ready(states)
         if isinstance(self.sampler, Stepwise):
             states = self._learn(self.sampler, states, [], 0)
-        states, warm = self._warm_up(states, report)
-        said = [self.sampler.summary(state) for state in states]
-        self.summary = {name: np.concatenate([np.ravel(one[name]) for one in said]).tolist() for name in said[0]}
-        self.seconds["warmup"] += time.perf_counter() - began
-        began = time.perf_counter()
-        kept = self._sample(states, draws, report, target)
-        self.seconds["sampling"] += time.perf_counter() - began
-        return warm, kept
+        return states
 
-    def _sample(self, states: list[Any], draws: int, report: Report, target: Target | None) -> Phase:
-        # Where one program serves both phases, the sampling phase goes on counting.
-        offset = self.sampler.warmup_steps if self.sampler.adapts_in_step else 0
-        phases, begin = [], 0
-        for end in (draws,) if target is None else checks(draws):
-            states, phase = self._advance("sampling", False, states, offset + begin, end - begin, report)
+    def _sample(
+        self, states: list[Any] | None, draws: int, report: Report, target: Target | None, at: Stage | None
+    ) -> Phase:
+        phases, begin = [], 0 if at is None else at.begin
+        first = 0 if at is None else at.number
+        ends = (draws,) if target is None else checks(draws)
+        for number, end in enumerate([end for end in ends if end > begin], start=first):
+            states, phase = self._advance(Stage("sampling", number, begin, end), states, report)
             phases.append(phase)
             begin = end
             if self.interrupted:
                 break
-            if target is not None and end < draws:
-                positions = np.concatenate([phase.positions for phase in phases], axis=1)
-                if target.reached(self.posterior, constrained(self.posterior, positions, self.compiler)):
-                    break
-        return Phase.joined(phases)
+            if target is not None and end < draws and target.reached(self.posterior, self._variables(phases)):
+                break
+        return Phase.joined(phases) if self.journal is None else self.journal.kept()
 
-    def _warm_up(self, states: list[Any], report: Report) -> tuple[list[Any], Phase]:
+    def _variables(self, phases: Sequence[Phase]) -> dict[str, np.ndarray]:
+        """Of all draws so far."""
+        if self.journal is None:
+            return constrained(self.posterior, Phase.joined(phases).positions, self.compiler)
+        found = self.journal.store.open()["posterior"]
+        return {str(name): np.asarray(values) for name, values in found.data_vars.items()}
+
+    def _warm_up(
+        self, states: list[Any] | None, report: Report, at: Stage | None, rows: Any
+    ) -> tuple[list[Any] | None, Phase]:
         sampler, steps = self.sampler, self.sampler.warmup_steps
-        warming = not sampler.adapts_in_step
         windows = sampler.windows if isinstance(sampler, Stepwise) else (steps,)
-        phases, begin = [], 0
-        for end in windows or (0,):
-            states, phase = self._advance("warmup", warming, states, begin, end - begin, report)
+        phases: list[Phase] = []
+        if self.journal is not None and at is not None:
+            phases = self.journal.windows(at.number, rows[not sampler.adapts_in_step and steps > 0][2])
+        for number, end in enumerate(windows or (0,)):
+            if at is not None and number < at.number:
+                continue
+            stage = Stage("warmup", number, 0 if number == 0 else windows[number - 1], end)
+            states, phase = self._advance(stage, states, report)
             if self.interrupted:
                 raise KeyboardInterrupt
             phases.append(phase)
+            if self.journal is not None and end > 0:
+                self.journal.end_window(stage, phase)
             if isinstance(sampler, Stepwise) and end > 0:
-                states = self._learn(sampler, states, phases, end)
-            begin = end
+                states = self._learn(sampler, states or [], phases, end)
+        said = [sampler.summary(state) for state in states or []]
+        self.summary = {name: np.concatenate([np.ravel(one[name]) for one in said]).tolist() for name in said[0]}
         return states, Phase.joined(phases)
+
+    def _nothing(self) -> Phase:
+        """No draws."""
+        empty = np.zeros((self.chains, 0, *self.posterior.batch_shape))
+        return Phase(np.zeros((*empty.shape, self.posterior.dimension)), dict.fromkeys(Info._fields, empty))
+
+    def _tick(self, phase: str) -> None:
+        """Adds to the seconds of the phase under way, and goes on with another."""
+        (before, began), now = self._clock, time.perf_counter()
+        self.seconds[before] += now - began
+        self._clock = (phase, now)
+
+    def _totals(self) -> Totals:
+        self._tick(self._clock[0])
+        return Totals(
+            {**self.seconds, "compiling": self.compiler.seconds},
+            self.gradients,
+            self.evaluations,
+            self.learnt,
+            self.summary,
+        )
+
+    def _take_up(self, totals: Totals) -> None:
+        """Goes on from what a run had cost and learnt."""
+        self.compiler.seconds += totals.seconds.pop("compiling")
+        self.seconds = totals.seconds
+        self.gradients, self.evaluations, self.summary = totals.gradients, totals.evaluations, totals.summary
+        if isinstance(self.sampler, Stepwise):
+            self._teach(jax.tree.map(np.asarray, totals.learnt))
 
     def _learn(self, sampler: Stepwise, states: list[Any], phases: list[Phase], end: int) -> list[Any]:
         """The states after all chains have learnt from the younger half of the draws so far."""
@@ -317,12 +261,17 @@ class Chains:
         for group in self.groups:
             group.learnt = jax.device_put(jax.tree.map(on_device, learnt), group.device)
 
-    def _compile(self, draws: int) -> None:
-        """Compiles every program of the run, side by side."""
+    def _compile(self, draws: int) -> tuple[list[Any], dict[bool, Any]]:
+        """Compiles every program of the run, side by side.
+
+        Returns:
+            Each group's carry and, by whether a warm-up's, the rows, both as shapes.
+        """
         sampler, requests, advancing = self.sampler, [], []
+        carries: dict[Any, Any] = {}
         warming = [False] + ([True] if sampler.warmup_steps and not sampler.adapts_in_step else [])
         # Groups of one size on one device share their programs.
-        for group in {(group.chains.shape, group.device): group for group in self.groups}.values():
+        for kind, group in {(group.chains.shape, group.device): group for group in self.groups}.items():
             init = self._initial(group)
             carry, _ = self.compiler.result_shapes(init)
             requests.append(init)
@@ -330,14 +279,22 @@ class Chains:
                 # Of what is learnt the shapes are needed before anything has been.
                 axes = () if self.vectorized else (1,)
                 zeros = jax.tree.map(lambda leaf, axes=axes: np.zeros((*axes, *leaf.shape), leaf.dtype), carry)
-                group.learnt = jax.tree.map(on_device, sampler.learn(zeros, None, None, None, 0)[1])
+                self.learnt = sampler.learn(zeros, None, None, None, 0)[1]
+                group.learnt = jax.tree.map(on_device, self.learnt)
                 begins = [self._beginning(group, phase, carry) for phase in warming]
                 requests += begins
                 carry = self.compiler.result_shapes(begins[0])
             advancing += [self._advancing(group, phase, carry) for phase in warming]
-        constrain = constraining(self.posterior, (self.chains, draws), self.groups[0].data)
+            carries[kind] = carry
+        together = draws if self.journal is None else self.journal.block
+        constrain = constraining(self.posterior, (self.chains, together), self.groups[0].data)
         programs = self.compiler.together([*advancing, *requests, constrain])[: len(advancing)]
         check_device(programs, [request.device for request in advancing], self.groups[0].size)
+        rows = {
+            phase: tuple(self.compiler.result_shapes(request)[3:])
+            for phase, request in zip(warming, advancing, strict=False)
+        }
+        return [carries[group.chains.shape, group.device] for group in self.groups], rows
 
     def _initial(self, group: Group) -> Request:
         args = (group.chains, self.segments, self.seed, group.data)
@@ -362,27 +319,59 @@ class Chains:
             raise no_start(f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
         return state
 
-    def _advance(
-        self, phase: str, warming: bool, states: list[Any], first: int, count: int, report: Report
-    ) -> tuple[list[Any], Phase]:
-        """All groups advanced by that many draws, the first of them being the first-th of its phase.
+    def _advance(self, stage: Stage, states: list[Any] | None, report: Report) -> tuple[list[Any] | None, Phase]:
+        """All groups through a stage, from their states or from where they were when the run was cut short.
 
         Interrupted, chains return once their program does, and of the draws those are kept that all chains have.
         """
-        if count == 0:
-            empty = np.zeros((self.chains, 0, *self.posterior.batch_shape))
-            positions = np.zeros((*empty.shape, self.posterior.dimension))
-            return states, Phase(positions, dict.fromkeys(Info._fields, empty))
-
+        if stage.end == stage.begin:
+            return states, self._nothing()
+        journal = self.journal
+        lines = self._lines(stage, states)
+        self._drive(stage, lines, report)
+        if journal is None or stage.phase == "warmup":
+            if journal is not None and self.interrupted:
+                journal.take(stage, lines, self._totals, force=True)
+            phase = self._gather(lines)
+        else:
+            if journal.end_stage(stage, lines, self._totals) == 0:
+                raise KeyboardInterrupt
+            phase = self._nothing()
+        self.gradients += sum(line.gradients for line in lines)
+        self.evaluations += sum(line.evaluations for line in lines)
         stepwise = isinstance(self.sampler, Stepwise)
+        return [line.carry.state if stepwise else line.carry for line in lines], phase
+
+    def _lines(self, stage: Stage, states: list[Any] | None) -> list[Line]:
+        """A stage's lines, at its beginning or where they were."""
+        stepwise, sampling = isinstance(self.sampler, Stepwise), stage.phase == "sampling"
+        warming = not (sampling or self.sampler.adapts_in_step)
+        # Where one program serves both phases, the sampling phase goes on counting.
+        first = stage.begin + (self.sampler.warmup_steps if sampling and self.sampler.adapts_in_step else 0)
+        count = stage.end - stage.begin
+        restored, self._restored = self._restored, None
         lines = []
-        for group, state in zip(self.groups, states, strict=True):
-            carry = state
-            if stepwise:
-                begin = self.compiler(self._beginning(group, warming, state))
-                carry = begin(group.chains, self.segments, state, group.learnt, self.seed, np.int32(first), group.data)
+        for at, group in enumerate(self.groups):
+            if restored is not None:
+                carry = jax.device_put(jax.tree.map(jnp.asarray, restored[at].carry), group.device)
+                if stepwise and restored[at].wanted < count:
+                    carry = self._longer(group, warming, carry, first, restored[at].wanted)
+            elif stepwise:
+                carry = self._begun(group, warming, (states or [])[at], first)
+            else:
+                carry = (states or [])[at]
             program = self.compiler(self._advancing(group, warming, carry))
-            lines.append(Line(program, group, carry, self.seed, self.segments, first, count))
+            # What is in a journal's store need not be held.
+            room = self._room if self.journal is not None and sampling else None
+            line = Line(program, group, carry, self.seed, self.segments, first, count, room)
+            if restored is not None:
+                line.restore(restored[at]._replace(carry=carry))
+            lines.append(line)
+        return lines
+
+    def _drive(self, stage: Stage, lines: list[Line], report: Report) -> None:
+        """Calls the lines' programs on threads until all have their draws, or the run is interrupted."""
+        stepwise, journal = isinstance(self.sampler, Stepwise), self.journal
         lock = threading.Lock()
 
         def work() -> None:
@@ -398,18 +387,25 @@ class Chains:
                     line.call(stepwise, self.programs.capacity)
                     line.busy = False
 
-        watch = Watch(report, phase, lines, self.vectorized, self.posterior.batch or 1)
+        watch = Watch(report, stage.phase, lines, self.vectorized, self.posterior.batch or 1)
+        looks = report.shown or journal is not None
         # Programs run on threads of their own, also where there is one, so that an interrupt finds this one waiting.
         threads = len(lines) if self.vectorized else min(len(lines), cores())
         with ThreadPoolExecutor(threads) as pool:
             workers = [pool.submit(work) for _ in range(threads)]
             try:
-                while wait(workers, LOOK_SECONDS if report.shown else None, FIRST_EXCEPTION).not_done:
+                while wait(workers, LOOK_SECONDS if looks else None, FIRST_EXCEPTION).not_done:
                     if any(worker.done() and worker.exception() for worker in workers):
                         break
                     watch.look()
+                    if journal is not None:
+                        journal.take(stage, lines, self._totals)
             except KeyboardInterrupt:
                 self.interrupted = True
+            except BaseException:
+                # What cannot be written stops the chains.
+                self._stop.set()
+                raise
             # Those that go on after an interrupt or another's error stop when their call returns.
             if self.interrupted or any(worker.done() and worker.exception() for worker in workers):
                 self._stop.set()
@@ -417,48 +413,37 @@ class Chains:
                 worker.result()
         for line in lines:
             line.fetch()
-            self.gradients += line.gradients
         watch.look()
-        return [line.carry.state if stepwise else line.carry for line in lines], self._gather(lines)
+
+    @property
+    def _room(self) -> int:
+        """Rows that a line holds for a journal."""
+        return 2 * self.programs.capacity + (0 if self.journal is None else self.journal.block)
+
+    def _begun(self, group: Group, warming: bool, state: Any, index: int) -> Any:
+        """A Machine at the beginning of a draw, the index-th of its phase."""
+        begin = self.compiler(self._beginning(group, warming, state))
+        step = np.int32(index)
+        return begin(group.chains, self.segments, state, group.learnt, self.seed, step, group.data)
+
+    def _longer(self, group: Group, warming: bool, machine: Machine, first: int, count: int) -> Machine:
+        """Machines whose chains were to make `count` draws, to go on after them.
+
+        A chain that had them may have begun others for nothing while it waited: it begins the next one again.
+        """
+        begun = self._begun(group, warming, machine.state, first + count)
+        over = np.asarray(machine.done) >= count
+
+        def chosen(new: Any, old: Any) -> Any:
+            return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - over.ndim)), new, old)
+
+        return machine._replace(work=jax.tree.map(chosen, begun.work, machine.work))
 
     def _gather(self, lines: list[Line]) -> Phase:
         """The draws that all chains have."""
         least = min(int(line.done.min()) for line in lines)
         if least == 0:
             raise KeyboardInterrupt
-        batched = int(self.programs.batched)
-
-        def join(*leaves: np.ndarray) -> np.ndarray:
-            # Rows are [(chain), (segment), draw, ...]; the tree wants [chain, draw, (segment), ...].
-            leaves = leaves if self.vectorized else tuple(leaf[None] for leaf in leaves)
-            whole = leaves[0] if len(leaves) == 1 else np.concatenate(leaves)
-            return (np.moveaxis(whole, 1, 2) if batched else whole)[:, :least]
-
-        positions, infos, lessons = jax.tree.map(join, *(line.store for line in lines))
+        rows = joined_rows([line.store for line in lines], self.vectorized, self.programs.batched)
+        positions, infos, lessons = jax.tree.map(lambda leaf: leaf[:, :least], rows)
         return Phase(positions, infos._asdict(), lessons)
-
-
-def constraining(posterior: Posterior, draws: tuple[int, int], data: Any) -> Request:
-    """The program that names the variables, for blocks of a power of two, so that runs of other lengths share it."""
-    size = min(1 << max(8, int(np.ceil(np.log2(draws[0] * draws[1])))), CONSTRAIN_BLOCK)
-    positions = jax.ShapeDtypeStruct((size, *posterior.batch_shape, posterior.dimension), jnp.result_type(float))
-    return Request(build_constrain, (posterior.constrain, posterior.batch is not None), (positions, data))
-
-
-def constrained(posterior: Posterior, positions: np.ndarray, compiler: Compiler) -> dict[str, np.ndarray]:
-    """Variables [chain, draw, ...] at positions [chain, draw, ...], computed in blocks of one compiled size."""
-    chains, draws = positions.shape[:2]
-    flat = positions.reshape(chains * draws, *positions.shape[2:])
-    data = jax.tree.map(jnp.asarray, posterior.data)
-    request = constraining(posterior, (chains, draws), data)
-    program, size = compiler(request), request.args[0].shape[0]
-    pieces = []
-    for start in range(0, len(flat), size):
-        block = flat[start : start + size]
-        fill = np.repeat(block[-1:], size - len(block), axis=0)
-        values = program(jnp.asarray(np.concatenate([block, fill])), data)
-        pieces.append({name: np.asarray(value)[: len(block)] for name, value in values.items()})
-    return {
-        name: np.concatenate([piece[name] for piece in pieces]).reshape(chains, draws, *pieces[0][name].shape[1:])
-        for name in pieces[0]
-    }

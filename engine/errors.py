@@ -44,6 +44,10 @@ class OutputError(PeltonError, OSError):
     """A result could not be written; what stood there before is untouched."""
 
 
+class StoreError(PeltonError, OSError):
+    """A stored run cannot be read or resumed: it is damaged, or of another model, data or settings."""
+
+
 class ResourceError(PeltonError, MemoryError):
     """The machine has not enough memory for what was asked; the message says how much would fit."""
 

@@ -55,23 +55,8 @@ def dataset(
     return xr.Dataset(variables, {dim: np.asarray(label) for dim, label in labels.items()})
 
 
-def build_tree(
-    posterior: Posterior,
-    draws: Draws,
-    *,
-    attrs: Mapping[str, Any],
-    remarks: Sequence[str] = (),
-    judge: Callable[[xr.DataTree], Judgement] | None = None,
-) -> xr.DataTree:
-    """The tree of a run, judged and, where it failed, warned of.
-
-    Args:
-        posterior: what was drawn from.
-        draws: of the posterior, or of an approximation to it.
-        attrs: of the tree.
-        remarks: what else speaks against the chains.
-        judge: tells whether the draws can be trusted; by default, whether the chains converged.
-    """
+def assemble(posterior: Posterior, draws: Draws) -> xr.DataTree:
+    """The groups of a run."""
     batch = (posterior.batch_dim,) if posterior.batch is not None else ()
     leading = ("chain", "draw", *batch)
     groups = {
@@ -85,12 +70,31 @@ def build_tree(
         groups["observed_data"] = dataset(posterior.observed, posterior.dims, posterior.coords, ())
     if posterior.constant:
         groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, ())
-    tree = xr.DataTree.from_dict(groups)
-    if judge is None:
+    return xr.DataTree.from_dict(groups)
+
+
+def judge(
+    tree: xr.DataTree,
+    posterior: Posterior,
+    *,
+    attrs: Mapping[str, Any],
+    remarks: Sequence[str] = (),
+    by: Callable[[xr.DataTree], Judgement] | None = None,
+) -> xr.DataTree:
+    """The tree with its attributes, judged and, where it failed, warned of.
+
+    Args:
+        tree: the groups of a run, or of an approximation.
+        posterior: what was drawn from.
+        attrs: of the tree.
+        remarks: what else speaks against the chains.
+        by: tells whether the draws can be trusted; by default, whether the chains converged.
+    """
+    if by is None:
         diagnosis = diagnose(tree)
         judgement: Judgement = replace(diagnosis, problems=(*remarks, *diagnosis.problems))
     else:
-        judgement = judge(tree)
+        judgement = by(tree)
     tree.attrs.update(
         {
             "created_at": datetime.now(UTC).isoformat(timespec="seconds"),

@@ -1,28 +1,33 @@
 """The driver: one function runs every sampler, chains on their own threads or vectorised, in chunks."""
 
+import os
+import warnings
 from collections.abc import Sequence
-from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from dataclasses import dataclass, field, replace
+from typing import Any, cast
 
-import jax
 import numpy as np
 import xarray as xr
 
 from pelton.engine.arguments import seed_of, whole
-from pelton.engine.chains import Chains, constrained
+from pelton.engine.chains import Chains
 from pelton.engine.compilation import Compiler
-from pelton.engine.errors import ArgumentError
+from pelton.engine.errors import ArgumentError, OutputError, PeltonWarning, StoreError
+from pelton.engine.identity import check_identity, identity
+from pelton.engine.journal import Journal, begun, has_run
 from pelton.engine.modes import modes, remark
+from pelton.engine.naming import constrained, named_shapes
+from pelton.engine.place import place
 from pelton.engine.placement import choose_devices
 from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
-from pelton.engine.precision import choose_precision, using
+from pelton.engine.precision import choose_precision
 from pelton.engine.progress import progress
-from pelton.engine.results import Draws, build_tree
+from pelton.engine.results import Draws, assemble, judge
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
-from pelton.engine.samplers.base import Ensemble, Stepwise
+from pelton.engine.samplers.base import Ensemble, Stepwise, empty_info
+from pelton.engine.settings import Method, Settings
 from pelton.engine.stopping import Target
-
-type Method = Literal["threads", "vectorized"]
+from pelton.engine.store import load
 
 
 def sample(
@@ -39,6 +44,7 @@ def sample(
     precision: str | None = None,
     device: str | None = None,
     chain_method: Method | None = None,
+    store: str | os.PathLike[str] | None = None,
     stop_at: Target | None = None,
     groups: Sequence[str] = (),
     keep_warmup: bool = False,
@@ -70,6 +76,9 @@ def sample(
         chain_method: "threads" (a compiled program a chain, on the cores) or "vectorized" (all chains of a device in
             one program, spread over all devices of that kind); by default threads on a CPU and vectorized on an
             accelerator. 'chees' and 'meads' are always vectorized.
+        store: a path such as "run.zarr", or an fsspec URL, where the draws go while they are made. The memory needed
+            does not grow with their number, ArviZ and xarray open the run while it goes on (`pelton.load` checks it,
+            too), and if it is cut short `pelton.resume` goes on with it. The tree's variables are read when used.
         stop_at: a `pelton.Target` at which the run stops before it has `draws`.
         groups: further groups of the tree, of "prior", "prior_predictive", "posterior_predictive" and
             "log_likelihood", where the model offers them.
@@ -83,6 +92,8 @@ def sample(
     Raises:
         ArgumentError: a setting is out of range.
         ModelError: the log density is not finite at any of a hundred starts.
+        OutputError: the store holds a run already, or cannot be written to; what it holds then is whole.
+        ResourceError: the run would not fit into memory.
 
     Warns:
         ConvergenceWarning: the draws should not be trusted as they are.
@@ -104,37 +115,147 @@ def sample(
         asked = None if sampler_class(sampler).local_steps else posterior.target_accept
         target_accept = sampler_class(sampler).default_target_accept if asked is None else asked
     devices = choose_devices(device, chains * data_size(posterior))
-    run_precision = choose_precision(precision, devices[0].platform)
-    method = _method(chain_method, sampler, chains, devices[0].platform)
-    with using(run_precision), jax.default_device(devices[0]):
+    settings = Settings(
+        sampler=sampler,
+        chains=int(chains),
+        warmup=int(warmup),
+        draws=int(draws),
+        seed=int(seed),
+        target_accept=float(target_accept),
+        max_tree_depth=int(max_tree_depth),
+        metric=_metric(metric, sampler, posterior.dimension),
+        precision=choose_precision(precision, devices[0].platform),
+        platform=devices[0].platform,
+        chain_method=_method(chain_method, sampler, chains, devices[0].platform),
+        stop_at=stop_at,
+        groups=tuple(groups),
+        keep_warmup=bool(keep_warmup),
+    )
+    if store is None:
+        return _finished(model, settings, _run(posterior, settings, devices, progress, None))
+    where = place(store)
+    with where.locked(), settings.in_force(devices):
+        if has_run(where):
+            raise OutputError(
+                f"there is a run in {where.url!r} already: go on with it by pelton.resume, or give another path"
+            )
+        stored = {"settings": settings.plain(), "planned": settings.draws, "model": identity(posterior)}
+        journal = Journal(where, posterior, stored, settings)
+        journal.begin(_template(posterior, settings))
+        tree = _finished(model, settings, _run(posterior, settings, devices, progress, journal))
+        return journal.complete(tree)
+
+
+def resume(
+    path: str | os.PathLike[str],
+    model: Model | Posterior,
+    *,
+    draws: int | None = None,
+    progress: bool | None = None,
+) -> xr.DataTree:
+    """Goes on with a run that was cut short, or takes more draws of a finished one.
+
+    On the same device and with the same versions the draws are, bit for bit, those of a run that was never cut short,
+    and those of a run that was given `draws` from the beginning.
+
+    Args:
+        path: of the run, as given to `pelton.sample(..., store=path)`.
+        model: the model that it was begun with. Its settings stand in the run.
+        draws: draws a chain in all; by default as many as the run was begun with.
+        progress: whether to show a progress bar; None shows it on a terminal.
+
+    Returns:
+        The run's tree, as `pelton.sample` returns it.
+
+    Raises:
+        StoreError: there is no run, some of it is damaged, or it was begun with another model or other data; the
+            message names the difference.
+        OutputError: another process is writing it, or it cannot be written to.
+        ArgumentError: the run has more draws than are asked for.
+
+    Warns:
+        PeltonWarning: versions have changed since, so that the draws go on from where they were but may not be the
+            unbroken run's to the bit.
+
+    >>> import tempfile
+    >>> import pelton
+    >>> folder = tempfile.TemporaryDirectory()
+    >>> path = f"{folder.name}/run.zarr"
+    >>> model = pelton.PartialPooling([9, 22, 31], [138, 72, 157])
+    >>> tree = pelton.sample(model, sampler="nuts", draws=400, store=path)
+    >>> more = pelton.resume(path, model, draws=800)
+    >>> more["posterior"].sizes["draw"], bool((more["posterior"]["mu"][:, :400] == tree["posterior"]["mu"]).all())
+    (800, True)
+    """
+    where = place(path)
+    if not has_run(where):
+        raise StoreError(f"there is no run in {where.url!r}; pelton.sample(..., store={where.url!r}) begins one")
+    with where.locked():
+        stored = begun(where)
+        settings = Settings.of(stored["settings"])
+        if draws is not None:
+            settings = replace(settings, draws=whole("draws", draws, 1))
+        posterior = posterior_of(model, settings.groups, "resume")
+        devices = choose_devices(settings.platform, 0)
+        with settings.in_force(devices):
+            journal = Journal(where, posterior, stored, settings)
+            try:
+                named = load(where.url, verify=False)
+            except StoreError:
+                # Cut short before there was one, or while it was replaced: the journal makes it again.
+                named = xr.DataTree()
+            for text in check_identity(where.url, stored["model"], posterior, named):
+                warnings.warn(
+                    f"{text}: the run goes on, but its draws may not be to the bit those of an unbroken one",
+                    PeltonWarning,
+                    stacklevel=2,
+                )
+            journal.resume(_template(posterior, settings))
+            tree = _finished(model, settings, _run(posterior, settings, devices, progress, journal))
+            return journal.complete(tree)
+
+
+def _run(
+    posterior: Posterior, settings: Settings, devices: Sequence[Any], progress: bool | None, journal: Journal | None
+) -> xr.DataTree:
+    """The run's tree, judged."""
+    with settings.in_force(devices):
         if posterior.dimension == 0:
-            run, name = _Run.constant(posterior, chains, draws), "conjugate"
+            run, name = _Run.constant(posterior, settings, journal), "conjugate"
         else:
             chosen = _sampler(
-                sampler,
+                settings.sampler,
                 posterior,
-                warmup,
-                target_accept=float(target_accept),
-                max_tree_depth=int(max_tree_depth),
-                metric=_metric(metric, sampler, posterior.dimension),
+                settings.warmup,
+                target_accept=settings.target_accept,
+                max_tree_depth=settings.max_tree_depth,
+                metric=settings.metric,
             )
-            engine = Chains(posterior, chosen, chains, seed, method == "vectorized", devices)
-            run, name = _Run.of(engine, draws, stop_at, keep_warmup, progress), sampler
-        tree = build_tree(
+            engine = Chains(
+                posterior,
+                chosen,
+                settings.chains,
+                settings.seed,
+                settings.chain_method == "vectorized",
+                devices,
+                journal,
+            )
+            run, name = _Run.of(engine, settings, progress), settings.sampler
+        return judge(
+            run.tree,
             posterior,
-            run.draws,
             attrs={
                 "sampler": name,
-                "chains": chains,
-                "draws": int(run.draws.stats["lp"].shape[1]),
+                "chains": settings.chains,
+                "draws": int(run.tree["sample_stats"].sizes["draw"]),
                 "warmup": run.warmup,
-                "seed": seed,
-                "target_accept": target_accept,
-                "max_tree_depth": max_tree_depth,
+                "seed": settings.seed,
+                "target_accept": settings.target_accept,
+                "max_tree_depth": settings.max_tree_depth,
                 "metric": run.metric,
-                "precision": run_precision,
+                "precision": settings.precision,
                 "device": str(devices[0].device_kind),
-                "chain_method": method,
+                "chain_method": settings.chain_method,
                 "seconds_compiling": run.seconds_compiling,
                 "seconds_warmup": run.seconds_warmup,
                 "seconds_sampling": run.seconds_sampling,
@@ -144,7 +265,22 @@ def sample(
             },
             remarks=run.remarks,
         )
-    return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
+
+
+def _finished(model: Model | Posterior, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
+    """The tree with what follows from the draws."""
+    return tree if isinstance(model, Posterior) else model.finish(tree, seed=settings.seed, groups=settings.groups)
+
+
+def _template(posterior: Posterior, settings: Settings) -> xr.DataTree:
+    """The run's tree with no draws."""
+    empty = np.zeros((settings.chains, 0, *posterior.batch_shape))
+    values = named_shapes(posterior, (settings.chains, 0))
+    info = empty_info(1, np.dtype(settings.precision))._asdict()
+    names = tuple(info) if posterior.dimension else CONSTANT_STATS
+    stats = {name: empty.astype(info[name].dtype) for name in names}
+    kept = (values, stats) if settings.keeps_warmup else (None, None)
+    return assemble(posterior, Draws(values, stats, *kept))
 
 
 def _check(
@@ -215,11 +351,15 @@ def _sampler(name: str, posterior: Posterior, warmup: int, **settings: Any) -> S
     return kind(warmup_steps=int(warmup) if kind.needs_warmup else 0, **settings)
 
 
+# What is said of draws that needed no sampler.
+CONSTANT_STATS = ("lp", "diverging")
+
+
 @dataclass
 class _Run:
-    """The draws of a run, what it cost, and what speaks against them besides their diagnostics."""
+    """The tree of a run, what it cost, and what speaks against it besides its diagnostics."""
 
-    draws: Draws
+    tree: xr.DataTree
     warmup: int
     metric: str
     seconds_compiling: float
@@ -231,38 +371,46 @@ class _Run:
     summary: dict[str, Any] = field(default_factory=dict)
 
     @classmethod
-    def constant(cls, posterior: Posterior, chains: int, draws: int) -> "_Run":
+    def constant(cls, posterior: Posterior, settings: Settings, journal: Journal | None) -> "_Run":
         """Nothing is unknown that needs a sampler: the constants, as often as there are draws."""
         compiler = Compiler()
-        zeros = np.zeros((chains, draws, *posterior.batch_shape))
-        values = constrained(posterior, zeros[..., None][..., :0], compiler)
+        zeros = np.zeros((settings.chains, settings.draws, *posterior.batch_shape))
         stats = {"lp": zeros, "diverging": zeros.astype(bool)}
-        return cls(Draws(values, stats, None, None), 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
+        values = constrained(posterior, zeros[..., None][..., :0], compiler)
+        tree = (
+            assemble(posterior, Draws(values, stats, None, None)) if journal is None else journal.put_all(values, stats)
+        )
+        return cls(tree, 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
 
     @classmethod
-    def of(cls, engine: Chains, draws: int, target: Target | None, keep_warmup: bool, show: bool | None) -> "_Run":
-        posterior, sampler = engine.posterior, engine.sampler
+    def of(cls, engine: Chains, settings: Settings, show: bool | None) -> "_Run":
+        posterior, sampler, draws = engine.posterior, engine.sampler, settings.draws
         total = engine.chains * (sampler.warmup_steps + draws)
         with progress(f"{sampler.name}, {engine.chains} chains", total, show) as report:
-            warm, kept = engine.run(draws, report, target)
+            warm, kept = engine.run(draws, report, settings.stop_at)
         seconds = dict(engine.seconds)
-        keep = keep_warmup and sampler.warmup_steps > 0
-        warm_values = constrained(posterior, warm.positions, engine.compiler) if keep else None
-        values = constrained(posterior, kept.positions, engine.compiler)
-        made = kept.positions.shape[1]
-        remarks = [f"interrupted after {made} of {draws} draws a chain: run it again"] if engine.interrupted else []
+        if engine.journal is not None:
+            tree = engine.journal.store.open()
+        else:
+            keep = settings.keeps_warmup and sampler.warmup_steps > 0
+            warm_values = constrained(posterior, warm.positions, engine.compiler) if keep else None
+            values = constrained(posterior, kept.positions, engine.compiler)
+            tree = assemble(posterior, Draws(values, kept.stats, warm_values, warm.stats if keep else None))
+        made = tree["sample_stats"].sizes["draw"]
+        remedy = "run it again" if engine.journal is None else "pelton.resume goes on with it"
+        remarks = [f"interrupted after {made} of {draws} draws a chain: {remedy}"] if engine.interrupted else []
         # Of a batch each posterior would have modes of its own.
         found = modes(kept.positions, kept.stats["lp"]) if posterior.batch is None else ()
         remarks += [words] if (words := remark(found)) else []
         before = sum(engine.summary.get("population_gradients", ()))
         return cls(
-            draws=Draws(values, kept.stats, warm_values, warm.stats if keep else None),
+            tree=tree,
             warmup=sampler.warmup_steps,
             metric=sampler.metric,
             seconds_compiling=engine.compiler.seconds,
             seconds_warmup=seconds["warmup"],
             seconds_sampling=seconds["sampling"],
-            gradients=int(kept.stats["n_steps"].sum() + warm.stats["n_steps"].sum() + before),
+            gradients=int(engine.evaluations + before),
             computed=int(engine.gradients + before),
             remarks=tuple(remarks),
             summary=engine.summary | (sampler.attrs(engine.learnt) if isinstance(sampler, Stepwise) else {}),

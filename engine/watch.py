@@ -15,10 +15,15 @@ MOST_PARAMETERS = 1000
 
 @runtime_checkable
 class Rows(Protocol):
-    """Draws of some chains: how many, and the position, Info and lesson of each [(chain), (segment), draw, ...]."""
+    """Draws of some chains: how many, how many diverged, and the position, Info and lesson of each from the base-th on.
+
+    They stand in the store as [(chain), (segment), draw, ...].
+    """
 
     done: np.ndarray
+    diverging: int
     store: Any
+    base: int
 
 
 class Watch:
@@ -46,7 +51,7 @@ class Watch:
             return self.phase
         parts = [self.phase]
         infos = [(rows.store[1], rows.done) for rows in self.groups]
-        diverging = sum(int(np.sum(info.diverging)) for info, _ in infos)
+        diverging = sum(rows.diverging for rows in self.groups)
         parts += [f"{diverging} divergences"] if diverging else []
         steps = [float(np.max(info.step_size[..., 0])) for info, done in infos if done.min() > 0]
         parts += [f"step {np.median(steps):.2g}"] if steps and max(steps) > 0 else []
@@ -60,9 +65,12 @@ class Watch:
     def _take(self) -> None:
         """The draws that all chains have, in pieces of one length, so that one program serves."""
         least = min(int(rows.done.min()) for rows in self.groups)
+        # What has been released before it was looked at is passed over.
+        self.taken = max(self.taken, *(rows.base for rows in self.groups), 0)
         while self.taken + PIECE <= least:
-            here = slice(self.taken, self.taken + PIECE)
-            leaves = [rows.store[0][..., here, :] for rows in self.groups]
+            leaves = [
+                rows.store[0][..., self.taken - rows.base : self.taken - rows.base + PIECE, :] for rows in self.groups
+            ]
             whole = np.concatenate(leaves) if self.chain_axis else np.stack(leaves)
             # [chain, (segment), draw, d] to [chain, draw, parameter].
             whole = np.moveaxis(whole, -2, 1).reshape(len(whole), PIECE, -1)

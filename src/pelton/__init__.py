@@ -37,6 +37,8 @@ _PUBLIC = {
     "simulate_markets": "pelton.models.simulate",
     "simulate_media": "pelton.models.simulate",
     "sample": "pelton.engine.run",
+    "resume": "pelton.engine.run",
+    "load": "pelton.engine.store",
     "approximate": "pelton.engine.approximate",
     "samplers": "pelton.engine.samplers",
     "diagnose": "pelton.engine.diagnostics",
@@ -55,10 +57,12 @@ if TYPE_CHECKING:
     from pelton.engine.approximate import approximate as approximate
     from pelton.engine.diagnostics import diagnose as diagnose
     from pelton.engine.posterior import Posterior as Posterior
+    from pelton.engine.run import resume as resume
     from pelton.engine.run import sample as sample
     from pelton.engine.samplers import samplers as samplers
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
     from pelton.engine.stopping import Target as Target
+    from pelton.engine.store import load as load
     from pelton.models import adstock as adstock
     from pelton.models import saturation as saturation
     from pelton.models.allocation import allocate as allocate

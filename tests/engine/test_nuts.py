@@ -10,6 +10,7 @@ from numpyro.infer.hmc_util import dual_averaging
 import pelton
 from pelton.engine.chains import Chains
 from pelton.engine.errors import ConvergenceWarning
+from pelton.engine.phase import Stage
 from pelton.engine.posterior import Posterior
 from pelton.engine.progress import Report
 from pelton.engine.samplers import nuts
@@ -240,7 +241,7 @@ def test_neighbours_do_not_change_a_bit():
             chains._compile(100)
             states = chains._learn(chains.sampler, [chains._init(chains.groups[0])], [], 0)
             states = [states[0]._replace(step_size=states[0].step_size * jnp.array(factors))]
-            runs.append(chains._advance("sampling", False, states, 0, 100, Report())[1])
+            runs.append(chains._advance(Stage("sampling", 0, 0, 100), states, Report())[1])
     one, other = runs
     assert np.array_equal(one.positions[0], other.positions[0])
     assert not np.array_equal(one.positions[1], other.positions[1])

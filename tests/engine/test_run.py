@@ -13,7 +13,7 @@ import numpyro.distributions as dist
 import pytest
 
 import pelton
-from pelton.engine import chains
+from pelton.engine import lines
 from pelton.engine.posterior import Posterior
 
 
@@ -129,7 +129,7 @@ def test_a_longer_run_begins_with_the_shorter_one():
 def test_the_length_of_a_program_changes_no_draw(method, monkeypatch):
     target, draws = pelton.from_numpyro(normal, Y), []
     for seconds in (1e-9, 10.0):
-        monkeypatch.setattr(chains, "CHUNK_SECONDS", seconds)
+        monkeypatch.setattr(lines, "CHUNK_SECONDS", seconds)
         tree = pelton.sample(target, warmup=100, draws=1000, chains=3, chain_method=method, sampler="nuts")
         draws.append(np.asarray(tree["posterior"]["mean"]))
     assert np.array_equal(*draws)

@@ -1,0 +1,69 @@
+"""The settings of a run, all decided."""
+
+from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager
+from dataclasses import asdict, dataclass
+from typing import Any, Literal
+
+import jax
+
+from pelton.engine.precision import Precision, using
+from pelton.engine.stopping import Target
+
+type Method = Literal["threads", "vectorized"]
+
+
+@dataclass(frozen=True)
+class Settings:
+    """What `pelton.sample` was asked for, with nothing left to choose; its arguments say what each means.
+
+    Attributes:
+        platform: "cpu", "gpu" or "tpu".
+    """
+
+    sampler: str
+    chains: int
+    warmup: int
+    draws: int
+    seed: int
+    target_accept: float
+    max_tree_depth: int
+    metric: str
+    precision: Precision
+    platform: str
+    chain_method: Method
+    stop_at: Target | None
+    groups: tuple[str, ...]
+    keep_warmup: bool
+
+    @property
+    def keeps_warmup(self) -> bool:
+        """Whether there is a warm-up to keep, and it is kept."""
+        return self.keep_warmup and self.warmup > 0
+
+    def plain(self) -> dict[str, Any]:
+        """As JSON has it.
+
+        >>> settings = Settings("nuts", 4, 9, 9, 0, 0.8, 10, "dense", "float64", "cpu", "threads", Target(), (), False)
+        >>> Settings.of(settings.plain()) == settings
+        True
+        """
+        return asdict(self) | {"groups": list(self.groups)}
+
+    @classmethod
+    def of(cls, stored: Mapping[str, Any]) -> "Settings":
+        """From what `plain` gave."""
+        target = stored["stop_at"]
+        return cls(
+            **{
+                **stored,
+                "groups": tuple(stored["groups"]),
+                "stop_at": None if target is None else Target(**target),
+            }
+        )
+
+    @contextmanager
+    def in_force(self, devices: Sequence[Any]) -> Iterator[None]:
+        """The precision and the device of everything inside."""
+        with using(self.precision), jax.default_device(devices[0]):
+            yield
