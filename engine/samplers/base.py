@@ -87,6 +87,8 @@ class Sampler(ABC):
     # Independent draws need no warm-up, one start serves all chains, and a grid has a largest dimension.
     needs_warmup: ClassVar[bool] = True
     shared_init: ClassVar[bool] = False
+    # Draws that are made again as soon as they are read need not be kept on disk.
+    independent: ClassVar[bool] = False
     max_dimension: ClassVar[int | None] = None
     # Forms of the metric: the first serves few dimensions, the second, where there is one, many.
     metrics: ClassVar[tuple[str, ...]] = ("dense", "diagonal")

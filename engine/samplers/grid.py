@@ -112,6 +112,7 @@ class Grid(Chainwise):
     name: ClassVar[str] = "grid"
     needs_warmup: ClassVar[bool] = False
     shared_init: ClassVar[bool] = True
+    independent: ClassVar[bool] = True
     max_dimension: ClassVar[int | None] = 2
 
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:

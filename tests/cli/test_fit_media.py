@@ -321,7 +321,7 @@ def test_the_country_model_takes_columns_alone(here, monkeypatch):
     assert [name for name, _, _ in asked] == ["CountryMix", "CountryMix"]
     assert asked[0][1] == ("tv", "search")
     assert (asked[0][2]["chains"], asked[0][2]["warmup"], asked[0][2]["groups"]) == (3, 200, [])
-    assert set(asked[1][2]) == {"chains", "groups", "progress"}
+    assert set(asked[1][2]) == {"chains", "groups", "progress", "store"}
 
 
 def test_an_interrupted_fit_writes_nothing(here, monkeypatch):

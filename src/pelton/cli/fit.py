@@ -30,6 +30,11 @@ Examples:
 
   pelton fit sales.csv --model media-mix --config mix.toml
 
+  pelton fit sales.csv --model media-mix --config mix.toml --resume
+
+While chains run, their draws go to run.zarr among the results; after a crash, a power cut or Ctrl-C
+the same command with --resume goes on there.
+
 Exit status: 0 done; 2 something is wrong with the data or the settings;
 3 not converged, or approximated too far from the posterior (with --strict); 130 interrupted.
 """
@@ -154,6 +159,14 @@ def fit(
     draws: Annotated[
         int | None, typer.Option(metavar="N", help="Draws a chain. (default: 1000)", rich_help_panel=SAMPLING)
     ] = None,
+    resume: Annotated[
+        bool,
+        typer.Option(
+            "--resume",
+            help="Go on with the run in DIR/run.zarr that was cut short, or take more draws of it (--draws).",
+            rich_help_panel=SAMPLING,
+        ),
+    ] = False,
     seed: Annotated[
         int | None,
         typer.Option(metavar="N", help="The same seed gives the same draws. (default: 0)", rich_help_panel=SAMPLING),
@@ -212,6 +225,7 @@ def fit(
         "device": device,
         "precision": precision,
         "approximate": approximate,
+        "resume": True if resume else None,
     }
     check_approximation(sampling, hold_out)
     name = _name(data)

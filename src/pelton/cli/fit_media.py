@@ -31,7 +31,7 @@ def fit_media(
         sampling: settings of `pelton.sample` from the command line, None where it says nothing.
         quiet: whether only notes and errors are printed.
     """
-    from pelton.cli.draws import drawn
+    from pelton.cli.draws import RUN, drawn
     from pelton.cli.tables import Columns, read_table
     from pelton.engine.errors import ArgumentError
     from pelton.engine.samplers import sampler_class
@@ -68,10 +68,11 @@ def fit_media(
         mix = described.model(panel, kind)
         # Asked for by name, a group that the model lacks is an error; the usual one is for the pictures.
         groups = settings.pop("groups", [group for group in ("prior",) if group in mix.extra_groups])
-        tree = drawn(mix, settings, groups, False if quiet else None)
+        tree = drawn(mix, settings, groups, False if quiet else None, out=out, given=settings)
         media = Media.of(tree)
         files = write_media_report(media, out, notes=notes, source=name)
         files.append(_save_config(described, given, out))
+        files += [out / RUN] if (out / RUN).exists() else []
         findings = find_media(media)
     for text in dict.fromkeys(notes):
         show.note(text)
@@ -101,6 +102,7 @@ def _print(media: "Media", findings: "MediaFindings", files: list[Path], name: s
     from rich.padding import Padding
     from rich.text import Text
 
+    from pelton.cli.draws import RUN, RUN_MEANS
     from pelton.report.media import FILES
     from pelton.report.wording import count, visible
     from pelton.report.write import REPORT
@@ -122,7 +124,7 @@ def _print(media: "Media", findings: "MediaFindings", files: list[Path], name: s
     console.print()
     show.verdict(media.tree, findings.problems)
     page = {REPORT: "everything, with pictures; open it in a browser"}
-    show.files(files, page | FILES | {CONFIG: "the settings of this run"})
+    show.files(files, page | FILES | {CONFIG: "the settings of this run", RUN: RUN_MEANS})
 
 
 def _channels(media: "Media", width: int) -> "Table":

@@ -54,7 +54,7 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         sampling: settings of `pelton.sample`, None where the default holds.
         quiet: whether only notes and errors are printed.
     """
-    from pelton.cli.draws import drawn, sampler_settings
+    from pelton.cli.draws import RUN, drawn, sampler_settings
     from pelton.cli.tables import Columns, read_table, refuse_text
     from pelton.engine.errors import ArgumentError
     from pelton.engine.samplers import sampler_class
@@ -101,10 +101,13 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         held = None
         if options.hold_out is not None:
             held = held_out(model, options.hold_out, progress=show_progress, **sampler_settings(settings))
-        tree = drawn(model, settings, ("prior_predictive",) if _prior_check(model) else (), show_progress)
+        predictive = ("prior_predictive",) if _prior_check(model) else ()
+        given = {key: value for key, value in sampling.items() if value is not None}
+        tree = drawn(model, settings, predictive, show_progress, out=out, given=given)
     units = unit_table(tree, top, threshold, budget)
     decided = {"top": top, "threshold": threshold, "budget": budget}
     files = write_report(tree, out, **decided, notes=notes, source=name, units=units, held=held)
+    files += [out / RUN] if (out / RUN).exists() else []
     for text in notes:
         show.note(text)
     findings = find(tree, units, top, threshold, budget)
@@ -147,6 +150,7 @@ def _print(
     from rich.padding import Padding
     from rich.text import Text
 
+    from pelton.cli.draws import RUN, RUN_MEANS
     from pelton.report.wording import count, visible
 
     console = show.console()
@@ -159,7 +163,7 @@ def _print(
         console.print(Text(f"  ... and {len(units) - min(top, MAX_TABLE):,} more in units.csv", style="dim"))
     console.print()
     show.verdict(tree, findings.problems)
-    show.files(files, FILES)
+    show.files(files, FILES | {RUN: RUN_MEANS})
 
 
 def _table(units: "pd.DataFrame", top: int, width: int) -> "Table":
