@@ -154,6 +154,23 @@ def approximate(
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
 
 
+def positions(posterior: Posterior, method: str, count: int, starts: int, seed: int, device: Any) -> np.ndarray:
+    """Positions [count, d] drawn by an approximation at its defaults, in the precision in force.
+
+    Args:
+        posterior: to approximate.
+        method: a registered approximation that is a distribution.
+        count: how many; where the method resamples, by importance.
+        starts: climbs.
+        seed: of the randomness.
+        device: where.
+    """
+    kind = approximation_class(method)
+    settings = _Settings(kind.resamples, starts, kind.default_steps)
+    fitted = _Fit(posterior, kind(steps=settings.steps), settings, seed, device, show=False)
+    return fitted.drawn(count).positions.reshape(-1, posterior.dimension)[:count]
+
+
 class _Settings(NamedTuple):
     resample: bool
     starts: int

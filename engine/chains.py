@@ -27,6 +27,7 @@ from pelton.engine.programs import (
     build_advance,
     build_begin,
     build_init,
+    different_starts,
     seed_words,
 )
 from pelton.engine.progress import Report
@@ -56,6 +57,7 @@ class Chains:
     """One sampler's chains on one posterior.
 
     Attributes:
+        starts: different ones that the chains have.
         compiler: of the programs, with the seconds that took.
         seconds: spent warming up and sampling.
         learnt: what the chains learnt from one another, as NumPy arrays.
@@ -108,12 +110,14 @@ class Chains:
                 data[device] = jax.device_put(jax.tree.map(jnp.asarray, posterior.data), device)
         self.groups = [Group(np.asarray(numbers), device, data[device]) for numbers, device in parts]
         width = posterior.dimension * (posterior.batch or 1) * 8 * self.groups[0].size
+        self.starts = chains if sampler.shared_init else different_starts(chains)
         self.programs = Programs(
             posterior=(posterior.logdensity, posterior.start, posterior.hierarchy),
             sampler=sampler,
             batched=posterior.batch is not None,
             vectorized=vectorized,
             capacity=max(1, min(CHUNK_DRAWS, CHUNK_BYTES // width)),
+            starts=self.starts,
         )
 
     def run(self, draws: int, report: Report, target: Target | None = None) -> tuple[Phase, Phase]:
@@ -167,7 +171,11 @@ class Chains:
             begin = end
             if self.interrupted:
                 break
-            if target is not None and end < draws and target.reached(self.posterior, self._variables(phases)):
+            if (
+                target is not None
+                and end < draws
+                and target.reached(self.posterior, self._variables(phases), self.starts)
+            ):
                 break
         return Phase.joined(phases) if self.journal is None else self.journal.kept()
 

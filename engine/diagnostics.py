@@ -9,13 +9,14 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 
-from pelton.engine.convergence import LEAST_DRAWS, summary
+from pelton.engine.convergence import LEAST_DRAWS, nested_rhat, summary
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.precision import using
 
 # Vehtari et al. 2021: R-hat below 1.01 and a hundred effective draws a chain.
 MAX_RHAT = 1.01
 MIN_ESS_PER_CHAIN = 100
+MIN_ESS = 400
 # Betancourt 2016: below 0.3 the momentum resampling explores the energy too slowly.
 MIN_BFMI = 0.3
 MAX_SATURATED = 0.05
@@ -89,7 +90,9 @@ def not_converged(problems: Sequence[str]) -> str:
 def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
     """R-hat, bulk and tail ESS and the Monte Carlo errors of every sampled scalar of the posterior group.
 
-    Rates and other conjugate draws are left out: given the hyperparameters they are independent.
+    Rates and other conjugate draws are left out: given the hyperparameters they are independent. Of many chains that
+    share their starts (attribute `starts`: chain c began at the c-th modulo their number) R-hat is the nested one,
+    which judges chains of few draws too.
 
     Args:
         tree: with a posterior group.
@@ -98,8 +101,9 @@ def table(tree: xr.DataTree, errors: bool = True) -> pd.DataFrame:
     Returns:
         One row a scalar: mean, sd, mcse_mean, mcse_sd, ess_bulk, ess_tail, rhat. Constants have NaN.
     """
-    pieces = [_judged(labels, draws, errors) for labels, draws in _pieces(tree["posterior"].to_dataset())]
-    return pd.concat(pieces) if pieces else _judged([], np.zeros((2, 4, 0)), errors)
+    starts = int(tree.attrs.get("starts", 0))
+    pieces = [_judged(labels, draws, errors, starts) for labels, draws in _pieces(tree["posterior"].to_dataset())]
+    return pd.concat(pieces) if pieces else _judged([], np.zeros((2, 4, 0)), errors, 0)
 
 
 def _pieces(posterior: xr.Dataset) -> Iterator[tuple[list[str], np.ndarray]]:
@@ -129,8 +133,8 @@ def _pieces(posterior: xr.Dataset) -> Iterator[tuple[list[str], np.ndarray]]:
         yield labels, np.concatenate(columns, axis=2)
 
 
-def _judged(labels: list[str], draws: np.ndarray, errors: bool) -> pd.DataFrame:
-    """The rows of some scalars."""
+def _judged(labels: list[str], draws: np.ndarray, errors: bool, starts: int) -> pd.DataFrame:
+    """The rows of some scalars; where chains share so many starts, with nested R-hat."""
     varies = draws.max(axis=(0, 1)) > draws.min(axis=(0, 1))
     found = {name: np.full(draws.shape[2], np.nan) for name in ("mcse_mean", "mcse_sd", "ess_bulk", "ess_tail", "rhat")}
     if varies.any() and draws.shape[1] >= LEAST_DRAWS:
@@ -138,6 +142,9 @@ def _judged(labels: list[str], draws: np.ndarray, errors: bool) -> pd.DataFrame:
         # ArviZ ranks infinite draws, the programs give NaN.
         compiled = moving.size >= COMPILED_FROM and np.isfinite(moving).all()
         judged = _by_programs(moving, errors) if compiled else _by_arviz(moving, errors)
+        if starts and starts < len(moving):
+            with using("float64"):
+                judged["rhat"] = np.asarray(nested_rhat(moving, np.arange(len(moving)) % starts))
         for name, values in judged.items():
             found[name][varies] = values
     # Infinite draws have neither mean nor sd.
@@ -205,7 +212,9 @@ def diagnose(tree: xr.DataTree) -> Diagnosis:
         )
     if chains == 1 and _has_trajectories(stats):
         found.append("one chain cannot show whether it has found all of the posterior: run at least two")
-    least = min(MIN_ESS_PER_CHAIN * chains, chains * draws)
+    # What is asked of a chain is for its own mean to be known; where R-hat is of groups of chains, the sum is enough.
+    nested = 0 < int(tree.attrs.get("starts", 0)) < chains
+    least = MIN_ESS if nested else min(MIN_ESS_PER_CHAIN * chains, chains * draws)
     for kind in ("bulk", "tail"):
         if worst[kind][0] < least:
             found.append(

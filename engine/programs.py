@@ -13,18 +13,40 @@ from pelton.engine.samplers import Info, Sampler
 from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Stepwise, empty_info
 
 START_TRIES = 100
+# From so many chains on they start in groups (superchains), at the most so many and at least so many different starts:
+# chains of one start tell what has not been forgotten of it, however short they are (Margossian et al. 2024).
+MANY_CHAINS = 64
+MOST_STARTS, LEAST_STARTS = 16, 8
 CONSTRAIN_BATCH = 256
 
 
 @dataclass(frozen=True)
 class Programs:
-    """What to compile: a posterior's functions, a sampler's, and how the chains are laid out."""
+    """What to compile: a posterior's functions, a sampler's, and how the chains are laid out.
+
+    Attributes:
+        starts: different ones that the chains share.
+    """
 
     posterior: tuple[Callable, Callable, Hierarchy | None]
     sampler: Sampler
     batched: bool
     vectorized: bool
     capacity: int
+    starts: int
+
+
+def different_starts(chains: int) -> int:
+    """Starts that so many chains share out evenly; chain c begins at the c-th modulo their number.
+
+    >>> different_starts(8), different_starts(64), different_starts(100), different_starts(97)
+    (8, 16, 10, 97)
+    """
+    if chains >= MANY_CHAINS:
+        for starts in range(MOST_STARTS, LEAST_STARTS - 1, -1):
+            if chains % starts == 0:
+                return starts
+    return chains
 
 
 def seed_words(seed: int) -> np.ndarray:
@@ -98,9 +120,8 @@ def build_init(programs: Programs) -> Callable:
     def found(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any, Any]:
         """A start, whether it is finite, and the key of what follows."""
         bound = Bound(logdensity, data, start, hierarchy)
-        key = jax.random.fold_in(_key(seed, chain), segment)
-        key_start, key_init = jax.random.split(key)
-
+        key_start, _ = jax.random.split(jax.random.fold_in(_key(seed, chain % programs.starts), segment))
+        _, key_init = jax.random.split(jax.random.fold_in(_key(seed, chain), segment))
         position, good = finite_start(bound, start, key_start, data)
         return position, good, key_init
 

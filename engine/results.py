@@ -90,6 +90,7 @@ def judge(
         remarks: what else speaks against the chains.
         by: tells whether the draws can be trusted; by default, whether the chains converged.
     """
+    tree.attrs.update(attrs)
     if by is None:
         diagnosis = diagnose(tree)
         judgement: Judgement = replace(diagnosis, problems=(*remarks, *diagnosis.problems))

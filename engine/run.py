@@ -26,6 +26,7 @@ from pelton.engine.results import Draws, assemble, judge
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
 from pelton.engine.samplers.base import Ensemble, Stepwise, empty_info
 from pelton.engine.settings import Method, Settings
+from pelton.engine.starts import check_start, started
 from pelton.engine.stopping import Target
 from pelton.engine.store import load
 
@@ -44,6 +45,7 @@ def sample(
     precision: str | None = None,
     device: str | None = None,
     chain_method: Method | None = None,
+    start: str | None = None,
     store: str | os.PathLike[str] | None = None,
     stop_at: Target | None = None,
     groups: Sequence[str] = (),
@@ -58,7 +60,8 @@ def sample(
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent. 'nuts',
             'numpyro-nuts', 'blackjax-nuts' and 'mclmc' are for few chains or many, 'chees' (8 and more) and 'meads'
             (32 and more) for many that learn from one another, 'smc' and 'mixture' for several modes.
-        chains: independent chains, each from its own start; with 'smc' each a population of its own.
+        chains: independent chains, each from its own start (from 64 chains on in groups, so that nested R-hat can judge
+            chains of few draws); with 'smc' each a population of its own.
         warmup: adapting iterations a chain; they are not draws.
         draws: draws a chain.
         seed: of the run's randomness; the same seed, device, versions and precision give the same draws.
@@ -76,6 +79,8 @@ def sample(
         chain_method: "threads" (a compiled program a chain, on the cores) or "vectorized" (all chains of a device in
             one program, spread over all devices of that kind); by default threads on a CPU and vectorized on an
             accelerator. 'chees' and 'meads' are always vectorized.
+        start: "pathfinder" starts chains from draws of a Pathfinder approximation, chosen by importance, which costs
+            some climbs and keeps them out of modes that hardly matter; None starts them where the model says.
         store: a path such as "run.zarr", or an fsspec URL, where the draws go while they are made. The memory needed
             does not grow with their number, ArviZ and xarray open the run while it goes on (`pelton.load` checks it,
             too), and if it is cut short `pelton.resume` goes on with it. The tree's variables are read when used.
@@ -127,6 +132,7 @@ def sample(
         precision=choose_precision(precision, devices[0].platform),
         platform=devices[0].platform,
         chain_method=_method(chain_method, sampler, chains, devices[0].platform),
+        start=check_start(start, posterior, sampler_class(sampler)),
         stop_at=stop_at,
         groups=tuple(groups),
         keep_warmup=bool(keep_warmup),
@@ -231,8 +237,9 @@ def _run(
                 max_tree_depth=settings.max_tree_depth,
                 metric=settings.metric,
             )
+            known = journal is not None and journal.at is not None
             engine = Chains(
-                posterior,
+                started(posterior, settings.start, settings.chains, settings.seed, devices[0], known),
                 chosen,
                 settings.chains,
                 settings.seed,
@@ -256,6 +263,8 @@ def _run(
                 "precision": settings.precision,
                 "device": str(devices[0].device_kind),
                 "chain_method": settings.chain_method,
+                **({} if run.starts in (0, settings.chains) else {"starts": run.starts}),
+                **({} if settings.start is None else {"start": settings.start}),
                 "seconds_compiling": run.seconds_compiling,
                 "seconds_warmup": run.seconds_warmup,
                 "seconds_sampling": run.seconds_sampling,
@@ -367,6 +376,7 @@ class _Run:
     seconds_sampling: float
     gradients: int
     computed: int
+    starts: int = 0
     remarks: tuple[str, ...] = ()
     summary: dict[str, Any] = field(default_factory=dict)
 
@@ -412,6 +422,7 @@ class _Run:
             seconds_sampling=seconds["sampling"],
             gradients=int(engine.evaluations + before),
             computed=int(engine.gradients + before),
+            starts=engine.starts,
             remarks=tuple(remarks),
             summary=engine.summary | (sampler.attrs(engine.learnt) if isinstance(sampler, Stepwise) else {}),
         )

@@ -32,6 +32,7 @@ class Settings:
     precision: Precision
     platform: str
     chain_method: Method
+    start: str | None
     stop_at: Target | None
     groups: tuple[str, ...]
     keep_warmup: bool
@@ -44,7 +45,8 @@ class Settings:
     def plain(self) -> dict[str, Any]:
         """As JSON has it.
 
-        >>> settings = Settings("nuts", 4, 9, 9, 0, 0.8, 10, "dense", "float64", "cpu", "threads", Target(), (), False)
+        >>> adapted = (0.8, 10, "dense", "float64")
+        >>> settings = Settings("nuts", 4, 9, 9, 0, *adapted, "cpu", "threads", None, Target(), ("prior",), False)
         >>> Settings.of(settings.plain()) == settings
         True
         """

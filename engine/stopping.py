@@ -59,11 +59,13 @@ class Target:
         if not self.rhat > 1:
             raise ArgumentError(f"rhat of a Target is above 1, not {self.rhat!r}; 1.01 is usual")
 
-    def reached(self, posterior: Posterior, values: Mapping[str, np.ndarray]) -> bool:
-        """Whether variables [chain, draw, ...] are as good as this."""
+    def reached(self, posterior: Posterior, values: Mapping[str, np.ndarray], starts: int) -> bool:
+        """Whether variables [chain, draw, ...] of chains of so many different starts are as good as this."""
         leading = ("chain", "draw", *((posterior.batch_dim,) if posterior.batch is not None else ()))
         variables = dataset(values, posterior.dims, posterior.coords, leading)
-        rows = table(xr.DataTree.from_dict({"posterior": variables}), errors=False).dropna(subset=["ess_bulk"])
+        tree = xr.DataTree.from_dict({"posterior": variables})
+        tree.attrs["starts"] = starts
+        rows = table(tree, errors=False).dropna(subset=["ess_bulk"])
         if rows.empty:
             return False
         least = rows[["ess_bulk", "ess_tail"]].to_numpy().min()
