@@ -57,8 +57,7 @@ def dataset(
 
 def assemble(posterior: Posterior, draws: Draws) -> xr.DataTree:
     """The groups of a run."""
-    batch = (posterior.batch_dim,) if posterior.batch is not None else ()
-    leading = ("chain", "draw", *batch)
+    leading = ("chain", "draw", *posterior.batch_dims)
     groups = {
         "posterior": dataset(draws.values, posterior.dims, posterior.coords, leading),
         "sample_stats": dataset(draws.stats, {}, posterior.coords, leading),
@@ -67,9 +66,9 @@ def assemble(posterior: Posterior, draws: Draws) -> xr.DataTree:
         groups["warmup_posterior"] = dataset(draws.warmup_values, posterior.dims, posterior.coords, leading)
         groups["warmup_sample_stats"] = dataset(draws.warmup_stats, {}, posterior.coords, leading)
     if posterior.observed:
-        groups["observed_data"] = dataset(posterior.observed, posterior.dims, posterior.coords, ())
+        groups["observed_data"] = dataset(posterior.observed, posterior.dims, posterior.coords, posterior.batch_dims)
     if posterior.constant:
-        groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, ())
+        groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, posterior.batch_dims)
     return xr.DataTree.from_dict(groups)
 
 

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,6 +13,7 @@ from pelton.engine.arguments import seed_of, whole
 from pelton.engine.chains import Chains
 from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError, OutputError, PeltonWarning, StoreError
+from pelton.engine.groups import add_groups
 from pelton.engine.identity import check_identity, identity
 from pelton.engine.journal import Journal, begun, has_run
 from pelton.engine.modes import modes, remark
@@ -26,13 +27,16 @@ from pelton.engine.results import Draws, assemble, judge
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
 from pelton.engine.samplers.base import Ensemble, Stepwise, empty_info
 from pelton.engine.settings import Method, Settings
+from pelton.engine.sources.logdensity import from_logdensity
 from pelton.engine.stopping import Target
 from pelton.engine.store import load
 
 
 def sample(
-    model: Model | Posterior,
+    model: Model | Posterior | Callable[..., Any],
     *,
+    init: Any = None,
+    data: Any = None,
     sampler: str | None = None,
     chains: int = 4,
     warmup: int = 1000,
@@ -53,7 +57,9 @@ def sample(
     """Draws from a posterior.
 
     Args:
-        model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
+        model: a pelton model, a Posterior (`pelton.from_numpyro` makes one), or with `init` a log density.
+        init: where to start, a pytree of arrays, if the model is a function of it: see `pelton.from_logdensity`.
+        data: of the log density that `init` is given for.
         sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent. 'nuts',
             'numpyro-nuts', 'blackjax-nuts' and 'mclmc' are for few chains or many, 'chees' (8 and more) and 'meads'
@@ -106,6 +112,10 @@ def sample(
     (2, 500)
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
+    if init is not None:
+        model = from_logdensity(cast("Any", model), init, data=data)
+    elif data is not None:
+        raise ArgumentError("data are those of a log density, which needs init as well: where to start")
     posterior = posterior_of(model, groups, "sample")
     if stop_at is not None and not isinstance(stop_at, Target):
         raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
@@ -131,8 +141,14 @@ def sample(
         groups=tuple(groups),
         keep_warmup=bool(keep_warmup),
     )
+    own = tuple(groups) if isinstance(model, Posterior) else ()
     if store is None:
-        return _finished(model, settings, _run(posterior, settings, devices, progress, None))
+        return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
+    if own:
+        raise ArgumentError(
+            f"the groups {', '.join(own)} of a Posterior are made from positions, which a store does not keep; leave out "
+            "store or groups"
+        )
     where = place(store)
     with where.locked(), settings.in_force(devices):
         if has_run(where):
@@ -216,9 +232,14 @@ def resume(
 
 
 def _run(
-    posterior: Posterior, settings: Settings, devices: Sequence[Any], progress: bool | None, journal: Journal | None
+    posterior: Posterior,
+    settings: Settings,
+    devices: Sequence[Any],
+    progress: bool | None,
+    journal: Journal | None,
+    groups: Sequence[str] = (),
 ) -> xr.DataTree:
-    """The run's tree, judged."""
+    """The run's tree, judged, with further groups that the posterior itself offers."""
     with settings.in_force(devices):
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, settings, journal), "conjugate"
@@ -241,7 +262,7 @@ def _run(
                 journal,
             )
             run, name = _Run.of(engine, settings, progress), settings.sampler
-        return judge(
+        tree = judge(
             run.tree,
             posterior,
             attrs={
@@ -265,6 +286,7 @@ def _run(
             },
             remarks=run.remarks,
         )
+        return add_groups(tree, posterior, run.positions, groups, settings.seed)
 
 
 def _finished(model: Model | Posterior, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
@@ -360,6 +382,7 @@ class _Run:
     """The tree of a run, what it cost, and what speaks against it besides its diagnostics."""
 
     tree: xr.DataTree
+    positions: np.ndarray
     warmup: int
     metric: str
     seconds_compiling: float
@@ -376,11 +399,12 @@ class _Run:
         compiler = Compiler()
         zeros = np.zeros((settings.chains, settings.draws, *posterior.batch_shape))
         stats = {"lp": zeros, "diverging": zeros.astype(bool)}
-        values = constrained(posterior, zeros[..., None][..., :0], compiler)
+        positions = zeros[..., None][..., :0]
+        values = constrained(posterior, positions, compiler)
         tree = (
             assemble(posterior, Draws(values, stats, None, None)) if journal is None else journal.put_all(values, stats)
         )
-        return cls(tree, 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
+        return cls(tree, positions, 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
 
     @classmethod
     def of(cls, engine: Chains, settings: Settings, show: bool | None) -> "_Run":
@@ -405,6 +429,7 @@ class _Run:
         before = sum(engine.summary.get("population_gradients", ()))
         return cls(
             tree=tree,
+            positions=kept.positions,
             warmup=sampler.warmup_steps,
             metric=sampler.metric,
             seconds_compiling=engine.compiler.seconds,
