@@ -268,9 +268,16 @@ class NutsKernel(MCMCKernel):
                 (sampler.begin(chain, learnt, key_draw), sampler.scratch(chain)),
             )
             after, info = sampler.complete(chain, learnt, work)
-            return jax.tree.map(lambda one, other: jnp.where(warming, one, other), sampler.adapt(after, info), after), info, key
+            adapted = sampler.adapt(after, info)
+            return jax.tree.map(lambda one, other: jnp.where(warming, one, other), adapted, after), info, key
 
-        chain, info, key = jax.vmap(draw)(state.chain, state.adapt_state.inverse_mass_matrix, state.rng_key)
+        given = (state.chain, state.adapt_state.inverse_mass_matrix, state.rng_key)
+        if state.rng_key.shape[0] > 1:
+            chain, info, key = jax.vmap(draw)(*given)
+        else:
+            # Vectorised, even alone, a chain would pay for both branches of every decision.
+            alone = draw(*jax.tree.map(lambda leaf: leaf[0], given))
+            chain, info, key = jax.tree.map(lambda leaf: leaf[None], alone)
         i = state.i + 1
         chain, inverse, moments = jax.lax.cond(
             warming,
