@@ -24,15 +24,17 @@ def reason(posterior: Posterior) -> str:
     data = jax.tree.map(jnp.asarray, posterior.data)
     if posterior.batch is not None:
         data = jax.tree.map(lambda leaf: leaf[0], data)
+    # Compiled, since NumPyro warns of values outside a support where they are known.
+    explain = jax.jit(posterior.explain)
     without_gradient: list[str] = []
     for number in range(LOOKED_AT):
         position = posterior.start(jax.random.key(number), data)
-        terms = {name: float(value) for name, value in posterior.explain(position, data).items()}
+        terms = {name: float(value) for name, value in explain(position, data).items()}
         wrong = [f"{name!r} ({value:g})" for name, value in terms.items() if not np.isfinite(value)]
         if wrong:
             return f". At one of them the log probability is not finite of {_some(wrong)}"
         if not without_gradient:
-            without_gradient = [repr(name) for name in terms if not _has_gradient(posterior.explain, name, position, data)]
+            without_gradient = [repr(name) for name in terms if not _has_gradient(explain, name, position, data)]
     if without_gradient:
         return f". At one of them the gradient is not finite of the log probability of {_some(without_gradient)}"
     return ""

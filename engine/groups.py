@@ -105,7 +105,9 @@ class _Work:
             name: tuple(posterior.dims.get(name, ()))[: array.ndim - len(leading)] for name, array in arrays.items()
         }
         made = dataset(arrays, dims, posterior.coords, leading)
-        made.attrs.update({name: tree.attrs[name] for name in ("created_at", "inference_library") if name in tree.attrs})
+        made.attrs.update(
+            {name: tree.attrs[name] for name in ("created_at", "inference_library") if name in tree.attrs}
+        )
         tree[group] = xr.DataTree(made)
 
 

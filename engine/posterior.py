@@ -193,8 +193,8 @@ def posterior_of(model: Any, groups: Sequence[str], caller: str) -> Posterior:
     """
     if not isinstance(model, Posterior | Model):
         raise ArgumentError(
-            f"{caller} takes a pelton model or a Posterior, not {type(model).__name__}; pelton.from_numpyro makes one of "
-            "a NumPyro model and its arguments, pelton.from_logdensity of a log density and where to start"
+            f"{caller} takes a pelton model or a Posterior, not {type(model).__name__}; pelton.from_numpyro makes one "
+            "of a NumPyro model and its arguments, pelton.from_logdensity of a log density and where to start"
         )
     for name in groups:
         if isinstance(model, Posterior) and not model.extra_groups:

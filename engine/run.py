@@ -113,7 +113,7 @@ def sample(
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
     if init is not None:
-        model = from_logdensity(cast("Any", model), init, data=data)
+        model = from_logdensity(model, init, data=data)
     elif data is not None:
         raise ArgumentError("data are those of a log density, which needs init as well: where to start")
     posterior = posterior_of(model, groups, "sample")

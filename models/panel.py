@@ -9,7 +9,7 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.errors import ArgumentError, UnknownNameError
 from pelton.models import panel_checks as checks
 from pelton.models.frames import to_pandas
 from pelton.models.panel_calendar import Calendar, read_calendar, refuse_gaps

@@ -43,7 +43,7 @@ class _LogDensity:
     layout: _Layout
     has_data: bool
 
-    def __call__(self, position: Array, data: Any) -> Array:
+    def __call__(self, position: Array, data: Any) -> Any:
         given = (data["data"],) if self.has_data else ()
         return self.function(self.layout.unravel(position), *given)
 
@@ -196,7 +196,7 @@ def _called(function: Callable) -> str:
 
 
 def from_logdensity(
-    fn: Callable[..., Array],
+    fn: Any,
     init: Any,
     *,
     data: Any = None,
@@ -217,7 +217,7 @@ def from_logdensity(
     arrays changed afterwards have no effect. So pass data as `data`: new values of the same shapes compile nothing.
 
     Args:
-        fn: init -> log density up to a constant, or (init, data) -> the same where `data` is given.
+        fn: a function, init -> log density up to a constant, or (init, data) -> the same where `data` is given.
         init: pytree of floating-point arrays, all real numbers being allowed: where to start.
         data: pytree of arrays, handed to `fn`, `constrain` and `start` as their last argument.
         constrain: init -> further quantities by name, such as {"sd": jnp.exp(tree["log_sd"])}; one with the name of an

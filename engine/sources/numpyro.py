@@ -69,7 +69,9 @@ def _check_hashable(path: Sequence[Any], leaf: Any) -> None:
     except TypeError:
         where = f"argument {path[1].idx}" if path[0].idx == 0 else f"argument {path[1].key!r}"
         advice = "give its values as an array, by .to_numpy()" if hasattr(leaf, "to_numpy") else "give an array"
-        raise ArgumentError(f"{where} of the model is a {type(leaf).__name__}, which cannot be hashed; {advice}") from None
+        raise ArgumentError(
+            f"{where} of the model is a {type(leaf).__name__}, which cannot be hashed; {advice}"
+        ) from None
 
 
 class _Data:
@@ -202,7 +204,7 @@ class _Predict:
     def __call__(self, key: PRNGKeyArray, position: Array, data: Any) -> Named:
         key_latents, key_observed = jax.random.split(key)
         values = self.of.values(key_latents, position, data)
-        sites = self.of.trace(lambda model: _afresh(handlers.substitute(model, data=values), key_observed), data)
+        sites = _drawn_afresh(self.of, values, key_observed, data)
         return {name: sites[name]["value"] for name in self.observed}
 
 
@@ -213,20 +215,26 @@ class _Prior:
     observed: tuple[str, ...]
 
     def __call__(self, key: PRNGKeyArray, data: Any) -> tuple[Named, Named]:
-        try:
-            sites = self.of.trace(lambda model: _afresh(model, key), data)
-        except NotImplementedError as error:
-            raise ModelError(
-                f"this model's prior cannot be drawn from, since one of its distributions has no draws ({error}); leave "
-                "the groups 'prior' and 'prior_predictive' out, or give that variable a proper prior"
-            ) from error
+        sites = _drawn_afresh(self.of, {}, key, data)
         values = {name: site["value"] for name, site in sites.items() if name in {*self.keep, *self.observed}}
         return {name: values[name] for name in self.keep}, {name: values[name] for name in self.observed}
 
 
-def _afresh(model: Callable, key: PRNGKeyArray) -> Callable:
-    """The model with new values of what is observed."""
-    return handlers.seed(handlers.uncondition(model), key)
+def _drawn_afresh(of: _Model, values: Named, key: PRNGKeyArray, data: Any) -> dict[str, dict[str, Any]]:
+    """The model's sites, those without a value drawn, the observed ones among them.
+
+    Raises:
+        ModelError: a distribution has no draws.
+    """
+    try:
+        return of.trace(
+            lambda model: handlers.seed(handlers.uncondition(handlers.substitute(model, data=values)), key), data
+        )
+    except NotImplementedError as error:
+        raise ModelError(
+            f"one of this model's distributions cannot be drawn from ({error or 'it has no sample method'}); leave out "
+            "the groups that need its draws, or give the variable a distribution that has some"
+        ) from error
 
 
 @dataclass(frozen=True)
@@ -283,7 +291,9 @@ def _observed_values(of: _Model, names: Sequence[str], data: Sequence[Any], batc
 
         values = {name: of.trace(seeded, data)[name]["value"] for name in names}
         for name, value in values.items():
-            arguments.update({name: at for at, leaf in enumerate(data) if leaf is value})
+            places = [at for at, leaf in enumerate(data) if leaf is value]
+            if places:
+                arguments[name] = places[0]
         return {name: value for name, value in values.items() if name not in arguments}
 
     function = computed if batch is None else jax.vmap(computed, (None, 0))

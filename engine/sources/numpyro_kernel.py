@@ -218,8 +218,7 @@ class NutsKernel(MCMCKernel):
     def get_diagnostics_str(self, state: KernelState) -> str:
         """What the progress bar shows."""
         return (
-            f"{state.num_steps} steps of size {state.adapt_state.step_size:.2e}. "
-            f"acc. prob={state.mean_accept_prob:.2f}"
+            f"{state.num_steps} steps of size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )
 
     def refresh(self, state: KernelState, model_args: tuple, model_kwargs: dict | None) -> KernelState:
@@ -262,7 +261,7 @@ class NutsKernel(MCMCKernel):
         def draw(chain: State, inverse: Array, key: PRNGKeyArray) -> tuple[State, Any, PRNGKeyArray]:
             learnt = Learnt(_metric(inverse), depth)
             key, key_draw = jax.random.split(key)
-            work, scratch = jax.lax.while_loop(
+            work, _ = jax.lax.while_loop(
                 lambda carry: ~sampler.finished(carry[0]),
                 lambda carry: sampler.advance(density, learnt, *carry),
                 (sampler.begin(chain, learnt, key_draw), sampler.scratch(chain)),

@@ -1,4 +1,4 @@
-"""The sites of a NumPyro model: what is latent, observed or derived, of which shapes; what cannot be sampled, refused."""
+"""The sites of a NumPyro model: what is latent, observed or derived; what cannot be sampled is refused."""
 
 import importlib.util
 from collections.abc import Callable, Mapping, Sequence
@@ -161,7 +161,7 @@ def _read_sample(name: str, site: Mapping[str, Any], plates: Mapping[int, tuple[
         _check_log_prob(name, function, value)
         if isinstance(function, dist.Unit):
             return Site("factor", None)
-        is_array = not isinstance(value, tuple | list | dict) and hasattr(value, "shape") or np.isscalar(value)
+        is_array = (not isinstance(value, tuple | list | dict) and hasattr(value, "shape")) or np.isscalar(value)
         return Site("observed", tuple(jnp.shape(value)) if is_array else None, plates, event)
     shape = tuple(jnp.shape(value))
     if isinstance(function, dist.Delta):
@@ -193,8 +193,10 @@ def _check_log_prob(name: str, function: Any, value: Any) -> None:
 
 def _check_enumerable(name: str, site: Mapping[str, Any]) -> None:
     """Raises ModelError where a discrete latent cannot be summed over."""
-    function = site["fn"]
-    kind = type(function).__name__
+    function = base = site["fn"]
+    while isinstance(base, dist.ExpandedDistribution | dist.Independent):
+        base = base.base_dist
+    kind = type(base).__name__
     remedy = "sum it out of the model, or observe it"
     if not function.has_enumerate_support:
         raise ModelError(f"latent variable {name!r} is discrete ({kind}), without a finite number of values; {remedy}")

@@ -71,7 +71,7 @@ if TYPE_CHECKING:
     from pelton.engine.stopping import Target as Target
     from pelton.engine.store import load as load
     from pelton.models import adstock as adstock
-    from pelton.models import count_distributions as distributions
+    from pelton.models import count_distributions as distributions  # noqa: F401
     from pelton.models import saturation as saturation
     from pelton.models.allocation import allocate as allocate
     from pelton.models.attribution import contribution_table as contribution_table
