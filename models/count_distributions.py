@@ -1,6 +1,6 @@
 """NumPyro distributions over the beta-binomial kernel: of one count, and of the histograms of many units' counts."""
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, cast
 
 import jax.numpy as jnp
 import numpy as np
@@ -41,7 +41,8 @@ class BetaBinomial(dist.BetaBinomial):
     @validate_sample
     def log_prob(self, value: ArrayLike) -> Array:
         """log P(value), -inf outside 0 ... n."""
-        return log_pmf(value, self.total_count, self.concentration1, self.concentration0)
+        trials, a, b = cast("Any", (self.total_count, self.concentration1, self.concentration0))
+        return log_pmf(value, trials, a, b)
 
 
 class BetaBinomialHistogram(dist.Distribution):
@@ -70,17 +71,18 @@ class BetaBinomialHistogram(dist.Distribution):
     -165.886
     """
 
-    arg_constraints: ClassVar[dict[str, Any]] = {
+    arg_constraints: ClassVar[dict[str, Any]] = {  # pyright: ignore[reportIncompatibleVariableOverride]
         "logit_mean": constraints.real,
         "log_concentration": constraints.real,
     }
-    support = constraints.independent(constraints.nonnegative, 2)  # pyright: ignore[reportAssignmentType]
+    support = constraints.independent(constraints.nonnegative, 2)  # pyright: ignore
     pytree_data_fields = ("logit_mean", "log_concentration")
 
     def __init__(
         self, logit_mean: Any, log_concentration: Any, length: int, *, validate_args: bool | None = None
     ) -> None:
-        self.logit_mean, self.log_concentration = promote_shapes(logit_mean, log_concentration)
+        promoted: Any = promote_shapes(logit_mean, log_concentration)
+        self.logit_mean, self.log_concentration = promoted
         batch = jnp.broadcast_shapes(jnp.shape(logit_mean), jnp.shape(log_concentration))
         super().__init__(batch, (3, int(length)), validate_args=validate_args)
 
@@ -89,7 +91,7 @@ class BetaBinomialHistogram(dist.Distribution):
         raise NotImplementedError("a BetaBinomialHistogram cannot be drawn; draw the units' counts by BetaBinomial")
 
     @validate_sample
-    def log_prob(self, value: ArrayLike) -> Array:
+    def log_prob(self, value: ArrayLike) -> Array:  # pyright: ignore[reportIncompatibleMethodOverride]
         """The log-likelihood of a histogram [..., 3, length]."""
         rows = jnp.asarray(value)
         successes, failures, trials = (rows[..., margin, :] for margin in range(3))
@@ -126,7 +128,7 @@ def count_histogram(successes: Any, trials: Any, group: Any = None) -> np.ndarra
     except ValueError as error:
         raise DataError(str(error)) from None
     totals = (tables.total_successes, tables.total_failures, tables.total_successes + tables.total_failures)
-    margins = [margin.above for margin in (tables.successes, tables.failures, tables.trials)]
+    margins = [cast("Exceedance", margin).above for margin in (tables.successes, tables.failures, tables.trials)]
     length = max(margin.shape[-1] for margin in margins)
     rows = []
     for total, above in zip(totals, margins, strict=True):

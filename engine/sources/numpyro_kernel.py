@@ -63,7 +63,7 @@ class KernelState(NamedTuple):
     diverging: Bool[Array, "..."]
     tree_depth: Int[Array, "..."]
     adapt_state: Adapted
-    rng_key: PRNGKeyArray
+    rng_key: Array
     chain: State
     moments: tuple[Moments, Moments]
 
@@ -105,9 +105,6 @@ class NutsKernel(MCMCKernel):
     (300,)
     """
 
-    sample_field = "z"  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
-    default_fields = ("z", "diverging")  # pyright: ignore[reportAssignmentType, reportIncompatibleVariableOverride]
-
     def __init__(
         self,
         model: Callable | None = None,
@@ -137,13 +134,23 @@ class NutsKernel(MCMCKernel):
         self._num_warmup = 0
 
     @property
+    def sample_field(self) -> str:
+        """The field of a state that holds the draw."""
+        return "z"
+
+    @property
+    def default_fields(self) -> tuple[str, ...]:
+        """What MCMC collects without being asked."""
+        return ("z", "diverging")
+
+    @property
     def model(self) -> Callable | None:
         """The model, if it was made of one."""
         return self._model
 
     def init(
         self,
-        rng_key: PRNGKeyArray,
+        rng_key: Array,
         num_warmup: int,
         init_params: Any = None,
         model_args: tuple = (),
@@ -178,7 +185,8 @@ class NutsKernel(MCMCKernel):
         positions = jax.vmap(lambda one: ravel_pytree(one)[0])(every)
         density = self._density(jax.tree.map(lambda leaf: leaf[0], every), model_args, kwargs)
         sampler = self._planned()
-        chain = jax.vmap(lambda position: sampler.init(density, position, rng_key))(positions)
+        every_key = rng_key if many else rng_key[None]
+        chain = jax.vmap(lambda position, key: sampler.init(density, position, key))(positions, every_key)
         metric = first_inverse_mass(chain.score)
         if num_warmup == 0:
             metric = jnp.ones_like(metric)
@@ -195,7 +203,7 @@ class NutsKernel(MCMCKernel):
             diverging=jnp.zeros(chain.lp.shape, bool),
             tree_depth=number,
             adapt_state=Adapted(chain.step_size, jnp.broadcast_to(metric, positions.shape)),
-            rng_key=rng_key if many else rng_key[None],
+            rng_key=every_key,
             chain=chain,
             moments=(none, none),
         )
@@ -215,13 +223,13 @@ class NutsKernel(MCMCKernel):
             return identity
         return self._postprocess_fn(*model_args, **(model_kwargs or {}))
 
-    def get_diagnostics_str(self, state: KernelState) -> str:
+    def get_diagnostics_str(self, state: KernelState) -> str:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What the progress bar shows."""
         return (
             f"{state.num_steps} steps of size {state.adapt_state.step_size:.2e}. acc. prob={state.mean_accept_prob:.2f}"
         )
 
-    def refresh(self, state: KernelState, model_args: tuple, model_kwargs: dict | None) -> KernelState:
+    def refresh(self, state: Any, model_args: tuple, model_kwargs: dict | None) -> Any:
         """The state with the density and its gradient computed again, for other arguments."""
         density = self._density(state.z, model_args, model_kwargs or {})
         lp, score = jax.value_and_grad(density)(state.chain.position)

@@ -7,7 +7,6 @@ from typing import Any, Literal
 
 import jax
 import jax.numpy as jnp
-import numpy as np
 import numpyro.distributions as dist
 from jaxtyping import PRNGKeyArray
 from numpyro import handlers
@@ -155,14 +154,15 @@ def _read(name: str, site: Mapping[str, Any]) -> Site | None:
 
 
 def _read_sample(name: str, site: Mapping[str, Any], plates: Mapping[int, tuple[str, int]]) -> Site:
-    function, value = site["fn"], site["value"]
+    function: Any = site["fn"]
+    value: Any = site["value"]
     event = len(function.event_shape)
     if site["is_observed"]:
         _check_log_prob(name, function, value)
         if isinstance(function, dist.Unit):
             return Site("factor", None)
-        is_array = (not isinstance(value, tuple | list | dict) and hasattr(value, "shape")) or np.isscalar(value)
-        return Site("observed", tuple(jnp.shape(value)) if is_array else None, plates, event)
+        is_pytree = isinstance(value, tuple | list | dict)
+        return Site("observed", None if is_pytree else tuple(jnp.shape(value)), plates, event)
     shape = tuple(jnp.shape(value))
     if isinstance(function, dist.Delta):
         raise ModelError(f"variable {name!r} is a Delta, which is known exactly; write numpyro.deterministic")
@@ -187,7 +187,7 @@ def _check_log_prob(name: str, function: Any, value: Any) -> None:
         raise ModelError(
             f"variable {name!r}: {type(function).__name__} of batch shape {tuple(function.batch_shape)} and event "
             f"shape {tuple(function.event_shape)} has no log probability of a value of shape "
-            f"{tuple(np.shape(value))}: {error}"
+            f"{tuple(jnp.shape(value))}: {error}"
         ) from error
 
 
