@@ -10,32 +10,32 @@ import numpyro.distributions as dist
 
 import pelton
 
-PLAYERS = [
-    "Clemente",
-    "F. Robinson",
-    "F. Howard",
-    "Johnstone",
-    "Berry",
-    "Spencer",
-    "Kessinger",
-    "L. Alvarado",
-    "Santo",
-    "Swoboda",
-    "Unser",
-    "Williams",
-    "Scott",
-    "Petrocelli",
-    "E. Rodriguez",
-    "Campaneris",
-    "Munson",
-    "Alvis",
-]
-AT_BATS = np.full(18, 45)
-HITS = np.array([18, 17, 16, 15, 14, 14, 13, 12, 11, 11, 10, 10, 10, 10, 10, 9, 8, 7])
-REST_OF_SEASON = np.array(
-    [0.346, 0.298, 0.276, 0.222, 0.273, 0.270, 0.263, 0.210, 0.269, 0.230, 0.264, 0.256, 0.303, 0.264, 0.226, 0.286]
-    + [0.316, 0.200]
-)
+# Player, hits in 45 at-bats, average over the rest of the season.
+TABLE = """
+Roberto Clemente, 18, 0.346
+Frank Robinson, 17, 0.298
+Frank Howard, 16, 0.276
+Jay Johnstone, 15, 0.222
+Ken Berry, 14, 0.273
+Jim Spencer, 14, 0.270
+Don Kessinger, 13, 0.265
+Luis Alvarado, 12, 0.210
+Ron Santo, 11, 0.269
+Ron Swoboda, 11, 0.230
+Rico Petrocelli, 10, 0.264
+Ellie Rodriguez, 10, 0.226
+George Scott, 10, 0.303
+Del Unser, 10, 0.264
+Billy Williams, 10, 0.330
+Bert Campaneris, 9, 0.285
+Thurman Munson, 8, 0.316
+Max Alvis, 7, 0.200
+"""
+ROWS = [row.split(", ") for row in TABLE.strip().splitlines()]
+PLAYERS = [player for player, _, _ in ROWS]
+HITS = np.array([int(hits) for _, hits, _ in ROWS])
+REST_OF_SEASON = np.array([float(rest) for _, _, rest in ROWS])
+AT_BATS = np.full(len(ROWS), 45)
 
 
 def model(at_bats, hits):
@@ -55,8 +55,8 @@ def posterior():
 if __name__ == "__main__":
     tree = pelton.sample(posterior(), target_accept=0.95)
     rate = (1 / (1 + np.exp(-tree["posterior"]["logit"]))).mean(("chain", "draw"))
-    print("player          first 45  partial pooling  rest of season")
+    print("player             first 45  partial pooling  rest of season")
     for player, raw, pooled, rest in zip(PLAYERS, HITS / AT_BATS, rate.values, REST_OF_SEASON, strict=True):
-        print(f"{player:15s} {raw:8.3f} {pooled:16.3f} {rest:15.3f}")
+        print(f"{player:18s} {raw:8.3f} {pooled:16.3f} {rest:15.3f}")
     for name, guess in (("raw", HITS / AT_BATS), ("pooled", rate.values)):
         print(f"root mean square error, {name}: {np.sqrt(np.mean((guess - REST_OF_SEASON) ** 2)):.3f}")

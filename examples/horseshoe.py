@@ -41,7 +41,7 @@ def posterior():
 
 
 if __name__ == "__main__":
-    tree = pelton.sample(posterior(), target_accept=0.95)
+    tree = pelton.sample(posterior(), target_accept=0.95, draws=3000)
     beta = tree["posterior"]["beta"]
     low, high = (beta.quantile(p, ("chain", "draw")) for p in (0.05, 0.95))
     for j, truth in enumerate(TRUTH[:6]):

@@ -2,7 +2,7 @@
 
     s_t = s_{t-1} + Normal(0, step),  r_t ~ StudentT(df, 0, exp(s_t))
 
-Data: simulated here, 150 days, the path known. NumPyro's example fits S&P 500 returns, which it loads from the network.
+Data: simulated here, 100 days, the path known. NumPyro's example fits S&P 500 returns, which it loads from the network.
 Source: Hoffman & Gelman 2014, section 4.4.
 """
 
@@ -14,7 +14,7 @@ import numpyro.distributions as dist
 import pelton
 
 
-def simulate(days=150, seed=3):
+def simulate(days=100, seed=3):
     rng = np.random.default_rng(seed)
     path = -4.5 + np.cumsum(rng.normal(0.0, 0.15, days))
     return np.exp(path) * rng.standard_t(8, days), path
@@ -41,8 +41,7 @@ if __name__ == "__main__":
     _, path = simulate()
     found = tree["posterior"]["path"]
     low, high = (found.quantile(p, ("chain", "draw")).values for p in (0.05, 0.95))
-    print(
-        f"the 90% intervals of log volatility hold the simulated path on {np.mean((low < path) & (path < high)):.0%} of days"
-    )
+    held = np.mean((low < path) & (path < high))
+    print(f"the 90% intervals of log volatility hold the simulated path on {held:.0%} of days")
     for name in ("step", "df"):
         print(f"{name}: {tree['posterior'][name].mean().item():.3f}")

@@ -62,6 +62,6 @@ def test_pelton_agrees_with_numpyros_nuts(name):
 
 def test_the_simulated_truth_is_found():
     module = load("horseshoe")
-    tree = pelton.sample(module.posterior(), target_accept=0.95, seed=4)
+    tree = pelton.sample(module.posterior(), target_accept=0.95, draws=3000, seed=4)
     beta = tree["posterior"]["beta"].mean(("chain", "draw")).values
     np.testing.assert_allclose(beta, module.TRUTH, atol=0.35)

@@ -139,7 +139,7 @@ class NutsKernel(MCMCKernel):
         return "z"
 
     @property
-    def default_fields(self) -> tuple[str, ...]:
+    def default_fields(self) -> tuple[str, ...]:  # pyright: ignore[reportIncompatibleMethodOverride]
         """What MCMC collects without being asked."""
         return ("z", "diverging")
 
