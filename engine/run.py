@@ -117,6 +117,7 @@ def sample(
     elif data is not None:
         raise ArgumentError("data are those of a log density, which needs init as well: where to start")
     posterior = posterior_of(model, groups, "sample")
+    model = cast("Model | Posterior", model)
     if stop_at is not None and not isinstance(stop_at, Target):
         raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
     if sampler is None:
@@ -146,8 +147,8 @@ def sample(
         return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
     if own:
         raise ArgumentError(
-            f"the groups {', '.join(own)} of a Posterior are made from positions, which a store does not keep; leave out "
-            "store or groups"
+            f"the groups {', '.join(own)} of a Posterior are made from positions, which a store does not keep; leave "
+            "out store or groups"
         )
     where = place(store)
     with where.locked(), settings.in_force(devices):

@@ -136,6 +136,12 @@ def test_nothing_unknown_and_improper_priors():
     assert_agrees(found["posterior"]["mean"], mean=Y.mean(), sd=12**-0.5)
 
 
+def test_a_run_on_disk_refuses_them(tmp_path):
+    with pytest.raises(pelton.errors.ArgumentError, match="which a store does not keep"):
+        pelton.sample(pelton.from_numpyro(line, X, Y), store=tmp_path / "run.zarr", groups=["log_likelihood"])
+    assert not (tmp_path / "run.zarr").exists()
+
+
 def test_a_posterior_without_groups_says_so():
     target = pelton.from_logdensity(lambda x: -0.5 * jnp.sum(x**2), np.zeros(2))
     with pytest.raises(pelton.errors.ArgumentError, match="offers no further groups, and prior were asked for"):
