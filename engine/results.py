@@ -66,9 +66,9 @@ def assemble(posterior: Posterior, draws: Draws) -> xr.DataTree:
         groups["warmup_posterior"] = dataset(draws.warmup_values, posterior.dims, posterior.coords, leading)
         groups["warmup_sample_stats"] = dataset(draws.warmup_stats, {}, posterior.coords, leading)
     if posterior.observed:
-        groups["observed_data"] = dataset(posterior.observed, posterior.dims, posterior.coords, posterior.batch_dims)
+        groups["observed_data"] = dataset(posterior.observed, posterior.dims, posterior.coords, ())
     if posterior.constant:
-        groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, posterior.batch_dims)
+        groups["constant_data"] = dataset(posterior.constant, posterior.dims, posterior.coords, ())
     return xr.DataTree.from_dict(groups)
 
 

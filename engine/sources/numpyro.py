@@ -278,7 +278,7 @@ class _ModelStart:
         return jnp.concatenate(pieces) if pieces else jnp.zeros(0)
 
 
-def _observed_values(of: _Model, names: Sequence[str], data: Sequence[Any], batch: int | None) -> dict[str, Any]:
+def _observed_values(of: _Model, names: Sequence[str], data: Sequence[Any]) -> dict[str, Any]:
     """Values of the observed variables: arguments of the model as they are, others computed.
 
     What is computed from latents is no data and left out.
@@ -289,20 +289,20 @@ def _observed_values(of: _Model, names: Sequence[str], data: Sequence[Any], batc
         def seeded(model: Callable) -> Callable:
             return handlers.substitute(handlers.seed(model, key), substitute_fn=init_to_uniform)
 
-        values = {name: of.trace(seeded, data)[name]["value"] for name in names}
+        sites = of.trace(seeded, data) if names else {}
+        values = {name: sites[name]["value"] for name in names}
         for name, value in values.items():
             places = [at for at, leaf in enumerate(data) if leaf is value]
             if places:
                 arguments[name] = places[0]
         return {name: value for name, value in values.items() if name not in arguments}
 
-    function = computed if batch is None else jax.vmap(computed, (None, 0))
     with using("float64"):
         arrays = jax.tree.map(jnp.asarray, list(data))
-        rest = jax.eval_shape(function, jax.random.key(0), arrays)
+        rest = jax.eval_shape(computed, jax.random.key(0), arrays)
         found = {}
         if rest:
-            one, two = (jax.tree.map(np.asarray, jax.jit(function)(jax.random.key(seed), arrays)) for seed in (0, 1))
+            one, two = (jax.tree.map(np.asarray, jax.jit(computed)(jax.random.key(seed), arrays)) for seed in (0, 1))
             found = {name: one[name] for name in rest if np.array_equal(one[name], two[name], equal_nan=True)}
     return found | {name: np.asarray(data[at]) for name, at in arguments.items()}
 
@@ -339,7 +339,8 @@ def from_numpyro(
         start: (key, *args, **kwargs) -> the unconstrained value of every continuous latent by name, each of its
             latent's shape or broadcasting to it; uniform on (-2, 2) in every coordinate when absent.
         keep: variables to keep in the tree; every latent and deterministic when absent.
-        batch: every array argument has a leading axis of this length: so many independent posteriors.
+        batch: every array argument has a leading axis of this length: so many independent posteriors. Their tree has no
+            group observed_data.
 
     Raises:
         ModelError: a latent is discrete and cannot be summed over, a plate takes a random part of its members, a
@@ -382,7 +383,8 @@ def from_numpyro(
         data=data,
         dims={name: sites.by_name[name].dims(name) for name in (*kept, *observed)} | dict(dims or {}),
         coords=dict(coords or {}),
-        observed=_observed_values(of, observed, data, batch),
+        # A tree's data have no axis of a batch.
+        observed=_observed_values(of, observed, data) if batch is None else {},
         batch=batch,
         loglikelihood=_LogLikelihood(of, pointwise) if pointwise and not discrete else None,
         predict=_Predict(of, observed) if observed else None,

@@ -108,7 +108,6 @@ def test_a_batch_of_models_has_groups():
     rows = np.stack([Y, Y + 3])
     target = pelton.from_numpyro(normal, rows, batch=2)
     tree = pelton.sample(target, chains=2, draws=2000, groups=["log_likelihood", "prior", "posterior_predictive"])
-    assert tree["observed_data"]["y"].dims == ("segment", "row")
     assert tree["log_likelihood"]["y"].dims == ("chain", "draw", "segment", "row")
     mean = tree["posterior"]["mean"]
     expected = stats.norm(mean.isel(segment=1), 1).logpdf(Y[2] + 3)

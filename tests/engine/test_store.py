@@ -278,9 +278,9 @@ def test_a_run_is_gone_on_with_by_its_own_model_alone(tmp_path):
     before = pelton.load(path)
     with pytest.raises(StoreError, match="another model: its log density has another formula or other priors"):
         pelton.resume(path, target(scale=2.0), draws=200)
-    with pytest.raises(StoreError, match=r"other data: .*other values"):
+    with pytest.raises(StoreError, match=r"other data: y\[0\] was 0.3 and is 0.300000001"):
         pelton.resume(path, target(y=Y + 1e-9), draws=200)
-    with pytest.raises(StoreError, match=r"other data: .*was \(4,\) float64 and is \(3,\) float64"):
+    with pytest.raises(StoreError, match=r"other data: 'y' had the shape \(4,\) and has \(3,\)"):
         pelton.resume(path, target(y=Y[:3]), draws=200)
     assert_same_draws(before, pelton.load(path))
     names = ["a", "b", "c"]
