@@ -37,7 +37,7 @@ def posterior():
 
 
 if __name__ == "__main__":
-    tree = pelton.sample(posterior())
+    tree = pelton.sample(posterior(), draws=1500)
     _, path = simulate()
     found = tree["posterior"]["path"]
     low, high = (found.quantile(p, ("chain", "draw")).values for p in (0.05, 0.95))

@@ -37,7 +37,7 @@ CASES = {
 def test_pelton_agrees_with_numpyros_nuts(name):
     module = load(name)
     arguments, variables, target_accept = CASES[name]
-    tree = pelton.sample(module.posterior(), target_accept=target_accept, warmup=700, seed=1)
+    tree = pelton.sample(module.posterior(), target_accept=target_accept, warmup=700, draws=1500, seed=1)
     with jax.enable_x64(True):
         mcmc = MCMC(
             NUTS(module.model, target_accept_prob=target_accept),
@@ -52,7 +52,7 @@ def test_pelton_agrees_with_numpyros_nuts(name):
     for variable in variables:
         # Chain and draw last, as the statistics take them; every fifth coordinate of long vectors.
         ours, other = (
-            np.moveaxis(np.asarray(values).reshape(4, 1000, -1), 2, 0)[::5]
+            np.moveaxis(np.asarray(values).reshape(*np.shape(values)[:2], -1), 2, 0)[::5]
             for values in (tree["posterior"][variable], theirs[variable])
         )
         assert np.min(array_stats.ess(other, method="bulk")) > 400
