@@ -18,6 +18,7 @@ from pelton.engine.chains import no_start
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.diagnostics import not_converged
 from pelton.engine.errors import ArgumentError, ModelError
+from pelton.engine.groups import add_groups
 from pelton.engine.importance import MAX_KHAT, Importance, importance, resampled
 from pelton.engine.naming import constrained
 from pelton.engine.placement import choose_devices, cores
@@ -151,7 +152,9 @@ def approximate(
             },
             by=lambda tree: found.trust,
         )
-    return tree if isinstance(model, Posterior) else model.finish(tree, seed=seed, groups=groups)
+        if isinstance(model, Posterior):
+            return add_groups(tree, posterior, found.positions, groups, seed)
+    return model.finish(tree, seed=seed, groups=groups)
 
 
 def positions(posterior: Posterior, method: str, count: int, starts: int, seed: int, device: Any) -> np.ndarray:
@@ -283,6 +286,7 @@ class _Fit:
         self.device = device
         self.settings = settings
         self.compiler = Compiler()
+        self.posterior = posterior
         self.functions = (posterior.logdensity, posterior.start)
         self.data = jax.tree.map(jnp.asarray, posterior.data)
         self.seed = seed
@@ -327,7 +331,7 @@ class _Fit:
         joined = results[0] if vectorized else jax.tree.map(lambda *leaves: np.stack(leaves), *results)
         found, good = joined
         if not np.all(good):
-            raise no_start()
+            raise no_start(self.posterior)
         return found
 
     def _chosen(self, found: Any) -> Any:

@@ -12,6 +12,7 @@ import numpy as np
 
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ModelError
+from pelton.engine.explain import reason
 from pelton.engine.journal import Journal, Totals
 from pelton.engine.lines import Group, Line, on_device
 from pelton.engine.memory import check_device, check_host
@@ -45,10 +46,10 @@ LOOK_SECONDS = 0.5
 LESSON_BYTES = 256 * 2**20
 
 
-def no_start(where: str = "") -> ModelError:
+def no_start(posterior: Posterior, where: str = "") -> ModelError:
     """What to raise where no start has a finite log density and gradient."""
     return ModelError(
-        f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}"
+        f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}{reason(posterior)}"
         "; check the priors' supports and the data's scale, or give the model a start"
     )
 
@@ -324,7 +325,8 @@ class Chains:
         state, good = self.compiler(request)(*request.args)
         if not np.all(good):
             bad = np.argwhere(~np.asarray(good)).ravel()
-            raise no_start(f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
+            where = f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else ""
+            raise no_start(self.posterior, where)
         return state
 
     def _advance(self, stage: Stage, states: list[Any] | None, report: Report) -> tuple[list[Any] | None, Phase]:

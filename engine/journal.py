@@ -27,6 +27,8 @@ from pelton.engine.store import Store, block_draws
 # many.
 LEAST_SECONDS = 2.0
 COST_IN = 40.0
+# The group of positions, which is there where other groups are made from them.
+POSITIONS = "unconstrained_posterior"
 # Of positions so many bytes are kept in memory, evenly, to tell modes apart.
 _KEPT_BYTES = 4 * 2**20
 _RUN, _CHECKPOINT, _WINDOW = f"{PRIVATE}/run", f"{PRIVATE}/checkpoint", f"{PRIVATE}/window"
@@ -94,6 +96,7 @@ class Journal:
         self.warm: list[Phase] = []
         self.compiler = Compiler()
         self.store: Store
+        self.groups: set[str] = set()
         self._found: _Found | None = None
         self._number = 0
         # Draws in whole blocks of the store, and the rows after them up to the stage's beginning.
@@ -107,6 +110,7 @@ class Journal:
     def begin(self, template: xr.DataTree) -> None:
         """A new run."""
         self.where.write(_RUN, packed(self.stored, {}))
+        self.groups = set(template.children)
         self.store = Store(self.where, template, self.block)
         self._publish(0)
         self._due = time.perf_counter() + LEAST_SECONDS
@@ -125,11 +129,12 @@ class Journal:
             self._written = found.header["written"]
         # A run that was made longer stays so.
         self.where.write(_RUN, packed({**self.stored, "settings": self.settings.plain()}, {}))
+        self.groups = set(template.children)
         self.store = Store(self.where, template, self.block)
         if found is not None:
             self._number = found.header["number"]
             if found.stage.phase == "sampling":
-                for group in ("posterior", "sample_stats"):
+                for group in self.groups & {"posterior", "sample_stats", POSITIONS}:
                     self.store.adopt(group, self._written)
                 if self.settings.keeps_warmup:
                     for group in ("warmup_posterior", "warmup_sample_stats"):
@@ -280,6 +285,8 @@ class Journal:
             durable = start < whole
             self.store.put("posterior", self._values(piece.positions), start, durable)
             self.store.put("sample_stats", piece.stats, start, durable)
+            if POSITIONS in self.groups:
+                self.store.put(POSITIONS, {"position": piece.positions}, start, durable)
             if durable:
                 kept.append(self._evenly(piece, start))
         return whole, kept
@@ -353,7 +360,11 @@ class Journal:
         self._number = header["number"]
 
     def _last_checkpoint(self) -> _Found | None:
-        """The latest that is whole."""
+        """The latest that is whole; None before there was one.
+
+        Raises:
+            StoreError: both are damaged. Of a run's first one alone nothing is lost that is not made again.
+        """
         found, damaged = [], []
         for name in (f"{_CHECKPOINT}-0", f"{_CHECKPOINT}-1"):
             data = self.where.read(name)
@@ -365,7 +376,7 @@ class Journal:
                 damaged.append(error)
                 continue
             found.append(_Found(Stage(**header["stage"]), header, arrays))
-        if damaged and not found:
+        if len(damaged) > 1:
             raise damaged[0]
         return max(found, key=lambda one: one.header["number"], default=None)
 

@@ -14,6 +14,7 @@ from pelton.engine.errors import ArgumentError, UnknownNameError
 type LogDensity = Callable[[Float[Array, " dimension"], Any], Float[Array, ""]]
 type Constrain = Callable[[Float[Array, " dimension"], Any], dict[str, Array]]
 type Start = Callable[[PRNGKeyArray, Any], Float[Array, " dimension"]]
+type Named = dict[str, Array]
 
 
 @dataclass(frozen=True)
@@ -98,6 +99,11 @@ class Posterior:
         target_accept: acceptance probability to adapt to, where the model knows better than the default.
         hierarchy: how the log density divides into blocks, for the samplers that use it.
         attrs: what the model wishes to record in the tree's attributes.
+        loglikelihood: (position, data) -> pointwise log-likelihood of each observed variable; with this and the next
+            two, `sample(groups=)` offers the groups that they make.
+        predict: (key, position, data) -> new values of the observed variables, at a position.
+        prior: (key, data) -> a draw of the variables from the prior, and observed variables given it.
+        explain: (position, data) -> the log density's terms by name, for the error of a run that finds no start.
     """
 
     dimension: int
@@ -115,11 +121,31 @@ class Posterior:
     target_accept: float | None = None
     hierarchy: Hierarchy | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    loglikelihood: Callable[[Array, Any], Named] | None = None
+    predict: Callable[[PRNGKeyArray, Array, Any], Named] | None = None
+    prior: Callable[[PRNGKeyArray, Any], tuple[Named, Named]] | None = None
+    explain: Callable[[Array, Any], Named] | None = None
+
+    @property
+    def extra_groups(self) -> tuple[str, ...]:
+        """Groups of the tree that can be had on request."""
+        makers = {
+            "prior": self.prior,
+            "prior_predictive": self.prior,
+            "posterior_predictive": self.predict,
+            "log_likelihood": self.loglikelihood,
+        }
+        return tuple(name for name, maker in makers.items() if maker is not None)
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
         """The axes that the batch adds: one or none."""
         return () if self.batch is None else (self.batch,)
+
+    @property
+    def batch_dims(self) -> tuple[str, ...]:
+        """Names of those axes."""
+        return () if self.batch is None else (self.batch_dim,)
 
     @property
     def widest(self) -> int:
@@ -166,10 +192,13 @@ def posterior_of(model: Any, groups: Sequence[str], caller: str) -> Posterior:
         ArgumentError: it is neither, or does not offer the groups.
     """
     if not isinstance(model, Posterior | Model):
-        raise ArgumentError(f"{caller} takes a pelton model or a Posterior, not {type(model).__name__}")
+        raise ArgumentError(
+            f"{caller} takes a pelton model or a Posterior, not {type(model).__name__}; pelton.from_numpyro makes one "
+            "of a NumPyro model and its arguments, pelton.from_logdensity of a log density and where to start"
+        )
     for name in groups:
-        if isinstance(model, Posterior):
-            raise ArgumentError(f"a Posterior offers no further groups; {', '.join(groups)} need a pelton model")
+        if isinstance(model, Posterior) and not model.extra_groups:
+            raise ArgumentError(f"this Posterior offers no further groups, and {', '.join(groups)} were asked for")
         if name not in model.extra_groups:
             raise UnknownNameError("group", name, model.extra_groups)
     return model if isinstance(model, Posterior) else model.posterior()

@@ -57,8 +57,7 @@ def dataset(
 
 def assemble(posterior: Posterior, draws: Draws) -> xr.DataTree:
     """The groups of a run."""
-    batch = (posterior.batch_dim,) if posterior.batch is not None else ()
-    leading = ("chain", "draw", *batch)
+    leading = ("chain", "draw", *posterior.batch_dims)
     groups = {
         "posterior": dataset(draws.values, posterior.dims, posterior.coords, leading),
         "sample_stats": dataset(draws.stats, {}, posterior.coords, leading),

@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -13,8 +13,9 @@ from pelton.engine.arguments import seed_of, whole
 from pelton.engine.chains import Chains
 from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError, OutputError, PeltonWarning, StoreError
+from pelton.engine.groups import add_groups
 from pelton.engine.identity import check_identity, identity
-from pelton.engine.journal import Journal, begun, has_run
+from pelton.engine.journal import POSITIONS, Journal, begun, has_run
 from pelton.engine.modes import modes, remark
 from pelton.engine.naming import constrained, named_shapes
 from pelton.engine.place import place
@@ -22,18 +23,21 @@ from pelton.engine.placement import choose_devices
 from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
 from pelton.engine.precision import choose_precision
 from pelton.engine.progress import progress
-from pelton.engine.results import Draws, assemble, judge
+from pelton.engine.results import Draws, assemble, dataset, judge
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
 from pelton.engine.samplers.base import Ensemble, Stepwise, empty_info
 from pelton.engine.settings import Method, Settings
+from pelton.engine.sources.logdensity import from_logdensity
 from pelton.engine.starts import check_start, started
 from pelton.engine.stopping import Target
 from pelton.engine.store import load
 
 
 def sample(
-    model: Model | Posterior,
+    model: Model | Posterior | Callable[..., Any],
     *,
+    init: Any = None,
+    data: Any = None,
     sampler: str | None = None,
     chains: int = 4,
     warmup: int = 1000,
@@ -55,7 +59,9 @@ def sample(
     """Draws from a posterior.
 
     Args:
-        model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
+        model: a pelton model, a Posterior (`pelton.from_numpyro` makes one), or with `init` a log density.
+        init: where to start, a pytree of arrays, if the model is a function of it: see `pelton.from_logdensity`.
+        data: of the log density that `init` is given for.
         sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent. 'nuts',
             'numpyro-nuts', 'blackjax-nuts' and 'mclmc' are for few chains or many, 'chees' (8 and more) and 'meads'
@@ -111,7 +117,12 @@ def sample(
     (2, 500)
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
+    if init is not None:
+        model = from_logdensity(model, init, data=data)
+    elif data is not None:
+        raise ArgumentError("data are those of a log density, which needs init as well: where to start")
     posterior = posterior_of(model, groups, "sample")
+    model = cast("Model | Posterior", model)
     if stop_at is not None and not isinstance(stop_at, Target):
         raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
     if sampler is None:
@@ -137,8 +148,9 @@ def sample(
         groups=tuple(groups),
         keep_warmup=bool(keep_warmup),
     )
+    own = tuple(groups) if isinstance(model, Posterior) else ()
     if store is None:
-        return _finished(model, settings, _run(posterior, settings, devices, progress, None))
+        return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
     where = place(store)
     with where.locked(), settings.in_force(devices):
         if has_run(where):
@@ -147,8 +159,8 @@ def sample(
             )
         stored = {"settings": settings.plain(), "planned": settings.draws, "model": identity(posterior)}
         journal = Journal(where, posterior, stored, settings)
-        journal.begin(_template(posterior, settings))
-        tree = _finished(model, settings, _run(posterior, settings, devices, progress, journal))
+        journal.begin(_template(posterior, settings, own))
+        tree = _finished(model, settings, _run(posterior, settings, devices, progress, journal, own))
         return journal.complete(tree)
 
 
@@ -216,15 +228,21 @@ def resume(
                     PeltonWarning,
                     stacklevel=2,
                 )
-            journal.resume(_template(posterior, settings))
-            tree = _finished(model, settings, _run(posterior, settings, devices, progress, journal))
+            own = settings.groups if isinstance(model, Posterior) else ()
+            journal.resume(_template(posterior, settings, own))
+            tree = _finished(model, settings, _run(posterior, settings, devices, progress, journal, own))
             return journal.complete(tree)
 
 
 def _run(
-    posterior: Posterior, settings: Settings, devices: Sequence[Any], progress: bool | None, journal: Journal | None
+    posterior: Posterior,
+    settings: Settings,
+    devices: Sequence[Any],
+    progress: bool | None,
+    journal: Journal | None,
+    groups: Sequence[str] = (),
 ) -> xr.DataTree:
-    """The run's tree, judged."""
+    """The run's tree, judged, with further groups that the posterior itself offers."""
     with settings.in_force(devices):
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, settings, journal), "conjugate"
@@ -248,7 +266,7 @@ def _run(
                 journal,
             )
             run, name = _Run.of(engine, settings, progress), settings.sampler
-        return judge(
+        tree = judge(
             run.tree,
             posterior,
             attrs={
@@ -274,6 +292,7 @@ def _run(
             },
             remarks=run.remarks,
         )
+        return add_groups(tree, posterior, run.positions, groups, settings.seed)
 
 
 def _finished(model: Model | Posterior, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
@@ -281,15 +300,20 @@ def _finished(model: Model | Posterior, settings: Settings, tree: xr.DataTree) -
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=settings.seed, groups=settings.groups)
 
 
-def _template(posterior: Posterior, settings: Settings) -> xr.DataTree:
-    """The run's tree with no draws."""
+def _template(posterior: Posterior, settings: Settings, groups: Sequence[str]) -> xr.DataTree:
+    """The run's tree with no draws; with the groups that are made from positions, these too."""
     empty = np.zeros((settings.chains, 0, *posterior.batch_shape))
     values = named_shapes(posterior, (settings.chains, 0))
     info = empty_info(1, np.dtype(settings.precision))._asdict()
     names = tuple(info) if posterior.dimension else CONSTANT_STATS
     stats = {name: empty.astype(info[name].dtype) for name in names}
     kept = (values, stats) if settings.keeps_warmup else (None, None)
-    return assemble(posterior, Draws(values, stats, *kept))
+    tree = assemble(posterior, Draws(values, stats, *kept))
+    if groups:
+        positions = np.zeros((*empty.shape, posterior.dimension), settings.precision)
+        leading = ("chain", "draw", *posterior.batch_dims)
+        tree[POSITIONS] = xr.DataTree(dataset({"position": positions}, {}, posterior.coords, leading))
+    return tree
 
 
 def _check(
@@ -369,6 +393,7 @@ class _Run:
     """The tree of a run, what it cost, and what speaks against it besides its diagnostics."""
 
     tree: xr.DataTree
+    positions: np.ndarray
     warmup: int
     metric: str
     seconds_compiling: float
@@ -386,11 +411,12 @@ class _Run:
         compiler = Compiler()
         zeros = np.zeros((settings.chains, settings.draws, *posterior.batch_shape))
         stats = {"lp": zeros, "diverging": zeros.astype(bool)}
-        values = constrained(posterior, zeros[..., None][..., :0], compiler)
+        positions = zeros[..., None][..., :0]
+        values = constrained(posterior, positions, compiler)
         tree = (
             assemble(posterior, Draws(values, stats, None, None)) if journal is None else journal.put_all(values, stats)
         )
-        return cls(tree, 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
+        return cls(tree, positions, 0, "none", compiler.seconds, 0.0, 0.0, 0, 0)
 
     @classmethod
     def of(cls, engine: Chains, settings: Settings, show: bool | None) -> "_Run":
@@ -415,6 +441,7 @@ class _Run:
         before = sum(engine.summary.get("population_gradients", ()))
         return cls(
             tree=tree,
+            positions=np.asarray(tree[POSITIONS]["position"]) if POSITIONS in tree.children else kept.positions,
             warmup=sampler.warmup_steps,
             metric=sampler.metric,
             seconds_compiling=engine.compiler.seconds,

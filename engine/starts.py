@@ -88,4 +88,5 @@ def started(posterior: Posterior, method: str | None, chains: int, seed: int, de
         start=_Picked(),
         data={"model": posterior.data, "starts": np.asarray(starts, jnp.result_type(float))},
         hierarchy=None,
+        explain=None if posterior.explain is None else _OfModel(posterior.explain),
     )

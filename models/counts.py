@@ -9,6 +9,7 @@ import numpy as np
 import pandas as pd
 
 from pelton.engine.errors import DataError, DataWarning
+from pelton.models.frames import is_table, listed, to_pandas
 
 # int32 holds the counts on a device without 64-bit integers.
 LARGEST = 2**31 - 1
@@ -92,7 +93,7 @@ def _refuse(bad: np.ndarray, array: np.ndarray, name: str, units: Sequence[Hasha
 def _names(unit: Any, size: int, name: str) -> tuple[Hashable, ...]:
     if unit is None:
         return tuple(range(size))
-    values = unit.tolist() if isinstance(unit, np.ndarray | pd.Series | pd.Index) else list(unit)
+    values = listed(unit)
     if len(values) != size:
         raise DataError(f"there are {size} counts and {len(values)} {name} names; give one name per unit")
     missing = [row for row, value in enumerate(values) if value is None or value is pd.NA or value != value]
@@ -170,7 +171,7 @@ def check_counts(
 
 def labels(values: Any, size: int, what: str) -> tuple[np.ndarray, tuple[Hashable, ...]]:
     """Index [unit] into the distinct labels, in order of first appearance, and the labels."""
-    given = values.tolist() if isinstance(values, np.ndarray | pd.Series | pd.Index) else list(values)
+    given = listed(values)
     if len(given) != size:
         raise DataError(f"there are {size} units and {len(given)} {what}; give one per unit")
     missing = [row for row, value in enumerate(given) if value is None or value is pd.NA or value != value]
@@ -186,9 +187,9 @@ def design(covariates: Any, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
     Raises:
         DataError: a value is not a finite number, a column is constant, or two columns are collinear.
     """
-    if isinstance(covariates, pd.DataFrame):
-        names = tuple(str(name) for name in covariates.columns)
-        frame = covariates
+    if is_table(covariates):
+        frame = to_pandas(covariates, "covariates")
+        names = tuple(str(name) for name in frame.columns)
     else:
         array = np.asarray(covariates)
         array = array[:, None] if array.ndim == 1 else array

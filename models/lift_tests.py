@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.errors import DataError, UnknownNameError
+from pelton.models.frames import to_pandas
 from pelton.models.panel import Panel
 
 COLUMNS = ("channel", "x", "delta_x", "delta_y", "sigma")
@@ -48,10 +49,7 @@ class LiftTests:
             UnknownNameError: a channel or geo is not in the panel.
             DataError: a column is missing, a number is missing or out of range; the message names row and column.
         """
-        if not isinstance(frame, pd.DataFrame):
-            raise ArgumentError(
-                f"lift_tests is a DataFrame with columns {', '.join(COLUMNS)}, not {type(frame).__name__}"
-            )
+        frame = to_pandas(frame, f"lift_tests, with columns {', '.join(COLUMNS)},")
         for name in COLUMNS:
             if name not in frame.columns:
                 raise DataError(f"lift_tests has no column {name!r}; it needs {', '.join(COLUMNS)}, and geo if not all")

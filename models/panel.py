@@ -9,8 +9,9 @@ import numpy as np
 import pandas as pd
 from jaxtyping import Bool, Float64, Int64
 
-from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.errors import ArgumentError, UnknownNameError
 from pelton.models import panel_checks as checks
+from pelton.models.frames import to_pandas
 from pelton.models.panel_calendar import Calendar, read_calendar, refuse_gaps
 
 if TYPE_CHECKING:
@@ -80,7 +81,7 @@ class Panel:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Any,
         *,
         time: str,
         target: str,
@@ -97,7 +98,7 @@ class Panel:
         """The panel of a table with one row per geo and date, the rows of each geo in the order of their dates.
 
         Args:
-            frame: the table.
+            frame: the table, of pandas, polars, pyarrow, xarray or another library that Narwhals reads.
             time: column of dates: dates, datetimes, periods (by their first day) or text.
             target: column of what the media are to explain.
             media: columns that drive the model, one a channel: impressions, clicks or money.
@@ -132,8 +133,7 @@ class Panel:
 Add these rows, or say missing='impute-zero-spend', which takes their media as zero, their controls as the geo's mean, \
 and leaves their target out of the likelihood
         """
-        if not isinstance(frame, pd.DataFrame):
-            raise DataError(f"the table is a pandas DataFrame, not {type(frame).__name__}")
+        frame = to_pandas(frame)
         media, controls, events = (
             checks.names_of(name, values)
             for name, values in (("media", media), ("controls", controls), ("events", events))

@@ -10,7 +10,8 @@ from typing import Any
 import numpy as np
 import pandas as pd
 
-from pelton.engine.errors import ArgumentError, DataError, DataWarning, UnknownNameError
+from pelton.engine.errors import ArgumentError, DataError, DataWarning
+from pelton.models import frames
 
 # Two columns correlated this closely have a variance inflation of ten, 1 / (1 - r^2) (Marquardt 1970).
 COLLINEAR = 0.95
@@ -84,10 +85,7 @@ def check_columns(frame: pd.DataFrame, roles: Iterable[tuple[str, str | None]]) 
     for role, name in roles:
         if name is None:
             continue
-        if name not in frame.columns:
-            raise UnknownNameError("column", name, map(str, frame.columns))
-        if isinstance(frame[name], pd.DataFrame):
-            raise DataError(f"column {name!r} stands {frame[name].shape[1]} times in the table; name its columns apart")
+        frames.column(frame, name)
         if name in taken:
             raise ArgumentError(
                 f"column {name!r} is named twice, as {taken[name]} and as {role}; a column has one role"

@@ -14,11 +14,11 @@ import xarray as xr
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.errors import ArgumentError, DataError
 from pelton.engine.posterior import Posterior
 from pelton.engine.sources.numpyro import from_numpyro
 from pelton.kernels.beta_binomial import CountTables, count_tables, log_likelihood, log_likelihood_units
-from pelton.models import predictive, rates
+from pelton.models import frames, predictive, rates
 from pelton.models.counts import Counts, check_counts, design, labels
 from pelton.models.priors import MeanConcentration, Prior, log_shapes
 
@@ -209,7 +209,7 @@ class PartialPooling:
     @classmethod
     def from_frame(
         cls,
-        frame: pd.DataFrame,
+        frame: Any,
         *,
         successes: str,
         trials: str,
@@ -222,14 +222,14 @@ class PartialPooling:
         """The model of a table with one row per unit.
 
         Args:
-            frame: the table.
+            frame: the table, of pandas, polars, pyarrow, xarray or another library that Narwhals reads.
             successes, trials, unit, groups, segments: names of columns.
             covariates: names of columns.
             prior: as for PartialPooling.
 
         Raises:
             UnknownNameError: a column is not in the table; the message lists the nearest.
-            DataError: as for PartialPooling.
+            DataError: it is no table, or as for PartialPooling.
 
         >>> import pandas as pd
         >>> frame = pd.DataFrame({"store": ["A", "B"], "visits": [100, 80], "sales": [12, 9]})
@@ -237,15 +237,10 @@ class PartialPooling:
         ('A', 'B')
         """
 
+        table = frames.to_pandas(frame)
+
         def column(name: str | None) -> Any:
-            if name is None:
-                return None
-            if name not in frame.columns:
-                raise UnknownNameError("column", name, map(str, frame.columns))
-            found = frame[name]
-            if isinstance(found, pd.DataFrame):
-                raise DataError(f"column {name!r} stands {found.shape[1]} times in the table; name its columns apart")
-            return found
+            return None if name is None else frames.column(table, name)
 
         if covariates is not None:
             for name in covariates:
@@ -255,7 +250,7 @@ class PartialPooling:
             column(trials),
             unit=column(unit),
             prior=prior,
-            covariates=None if covariates is None else frame[list(covariates)],
+            covariates=None if covariates is None else table[list(covariates)],
             groups=column(groups),
             segments=column(segments),
             _names=(successes, trials, unit or "unit"),

@@ -4,11 +4,11 @@ from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
-import pandas as pd
 from scipy import stats
 
 from pelton.engine.errors import ArgumentError, DataError
 from pelton.engine.run import sample
+from pelton.models.frames import is_table
 from pelton.models.partial_pooling import PartialPooling
 from pelton.models.priors import FixedBeta, Prior
 
@@ -82,7 +82,7 @@ def rate_posterior(prior: FixedBeta, successes: int, trials: int) -> RatePosteri
 
 
 def fit_prior(
-    history: pd.DataFrame | tuple[Any, Any],
+    history: Any,
     *,
     successes: str = "successes",
     trials: str = "trials",
@@ -100,7 +100,7 @@ def fit_prior(
     so that what few campaigns leave unknown of the population widens the prior: from four campaigns it is weak.
 
     Args:
-        history: one row a past campaign, or a pair (successes, trials).
+        history: a table with one row a past campaign, or a pair (successes, trials).
         successes, trials: names of the columns.
         prior: of the population; by default that of PartialPooling.
         draws: of each of four chains.
@@ -116,7 +116,7 @@ def fit_prior(
     >>> 0.19 < prior.alpha / (prior.alpha + prior.beta) < 0.22
     True
     """
-    if isinstance(history, pd.DataFrame):
+    if is_table(history):
         model = PartialPooling.from_frame(history, successes=successes, trials=trials, prior=prior)
     else:
         k, n = history

@@ -42,17 +42,22 @@ _PUBLIC = {
     "approximate": "pelton.engine.approximate",
     "samplers": "pelton.engine.samplers",
     "diagnose": "pelton.engine.diagnostics",
+    "from_logdensity": "pelton.engine.sources.logdensity",
     "from_numpyro": "pelton.engine.sources.numpyro",
+    "NutsKernel": "pelton.engine.sources.numpyro_kernel",
     "Posterior": "pelton.engine.posterior",
     "Target": "pelton.engine.stopping",
 }
 _MODULES = {
     "errors": "pelton.engine.errors",
     "adstock": "pelton.models.adstock",
+    "distributions": "pelton.models.count_distributions",
+    "kernels": "pelton.kernels",
     "saturation": "pelton.models.saturation",
 }
 
 if TYPE_CHECKING:
+    from pelton import kernels as kernels
     from pelton.engine import errors as errors
     from pelton.engine.approximate import approximate as approximate
     from pelton.engine.diagnostics import diagnose as diagnose
@@ -60,10 +65,13 @@ if TYPE_CHECKING:
     from pelton.engine.run import resume as resume
     from pelton.engine.run import sample as sample
     from pelton.engine.samplers import samplers as samplers
+    from pelton.engine.sources.logdensity import from_logdensity as from_logdensity
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
+    from pelton.engine.sources.numpyro_kernel import NutsKernel as NutsKernel
     from pelton.engine.stopping import Target as Target
     from pelton.engine.store import load as load
     from pelton.models import adstock as adstock
+    from pelton.models import count_distributions as distributions  # noqa: F401
     from pelton.models import saturation as saturation
     from pelton.models.allocation import allocate as allocate
     from pelton.models.attribution import contribution_table as contribution_table

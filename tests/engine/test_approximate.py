@@ -225,7 +225,7 @@ def test_a_non_finite_start_is_tried_again():
         ({"starts": 0}, "starts is a whole number of at least 1"),
         ({"steps": 0}, "steps is a whole number of at least 1, not 0"),
         ({"precision": "float16"}, "'float32', 'float64' or None"),
-        ({"groups": ("prior",)}, "offers no further groups"),
+        ({"groups": ("priors",)}, "unknown group 'priors'; did you mean 'prior'"),
         ({"covariance": "full", "method": "laplace"}, "covariance is for 'advi' and not for 'laplace'"),
         ({"covariance": "round", "method": "advi"}, "'full', 'diagonal' or None"),
         ({"method": "map", "resample": True}, "one point and has no draws to resample"),

@@ -47,7 +47,7 @@ def test_matches_the_conjugate_answer():
         ({"metric": "round"}, "is 'auto' or one of dense, low-rank, diagonal, not 'round'"),
         ({"metric": "low-rank", "sampler": "numpyro-nuts"}, "one of dense, diagonal, not 'low-rank'"),
         ({"sampler": "numpyro-nutz"}, "did you mean 'numpyro-nuts'"),
-        ({"groups": ("prior",)}, "offers no further groups"),
+        ({"groups": ("priors",)}, "unknown group 'priors'; did you mean 'prior'"),
     ],
 )
 def test_refuses_settings(settings, message):

@@ -157,6 +157,20 @@ def test_more_draws_of_a_run_are_those_of_a_longer_one(kind, tmp_path):
 
 @QUIET
 @pytest.mark.usefixtures("busy")
+def test_groups_of_a_posterior_follow_from_stored_positions(tmp_path):
+    settings = SETTINGS | {"groups": ("log_likelihood", "posterior_predictive")}
+    whole = pelton.sample(target(), **settings | {"draws": 200})
+    pelton.sample(target(), store=tmp_path / "run", **settings)
+    more = pelton.resume(tmp_path / "run", target(), draws=200)
+    assert more["unconstrained_posterior"]["position"].shape == (3, 200, 5)
+    for name in settings["groups"]:
+        assert_same_draws(
+            xr.DataTree.from_dict({name: whole[name].to_dataset()}), more.filter(lambda n, g=name: n.name == g)
+        )
+
+
+@QUIET
+@pytest.mark.usefixtures("busy")
 def test_models_finish_their_stored_trees(tmp_path):
     """Rates follow from the draws, groups from the rates; a batch has an axis of segments, a constant no chains."""
     names = ["a", "bé", "c", "d"]
@@ -259,11 +273,12 @@ def test_damage_is_never_read_as_draws(tmp_path):
 
 
 @QUIET
+@pytest.mark.usefixtures("busy")
 def test_damaged_runs_are_not_gone_on_with(tmp_path):
     pelton.sample(target(), store=tmp_path / "run", **SETTINGS)
     for name in ("checkpoint-0", "checkpoint-1"):
-        if (file := tmp_path / "run/.pelton" / name).exists():
-            file.write_bytes(file.read_bytes()[:-1])
+        file = tmp_path / "run/.pelton" / name
+        file.write_bytes(file.read_bytes()[:-1])
     with pytest.raises(StoreError, match="is damaged"):
         pelton.resume(tmp_path / "run", target(), draws=200)
     (tmp_path / "run/.pelton/run").write_bytes(b"cos\nsystem\n(S'true'\ntR.")
@@ -278,9 +293,9 @@ def test_a_run_is_gone_on_with_by_its_own_model_alone(tmp_path):
     before = pelton.load(path)
     with pytest.raises(StoreError, match="another model: its log density has another formula or other priors"):
         pelton.resume(path, target(scale=2.0), draws=200)
-    with pytest.raises(StoreError, match=r"other data: .*other values"):
+    with pytest.raises(StoreError, match=r"other data: y\[0\] was 0.3 and is 0.300000001"):
         pelton.resume(path, target(y=Y + 1e-9), draws=200)
-    with pytest.raises(StoreError, match=r"other data: .*was \(4,\) float64 and is \(3,\) float64"):
+    with pytest.raises(StoreError, match=r"other data: 'y' had the shape \(4,\) and has \(3,\)"):
         pelton.resume(path, target(y=Y[:3]), draws=200)
     assert_same_draws(before, pelton.load(path))
     names = ["a", "b", "c"]

@@ -1,0 +1,1 @@
+"""Short programs that sample models of other people with pelton."""

@@ -1,0 +1,101 @@
+"""Tables of any library as pandas DataFrames: the one place where a frame is converted."""
+
+from collections.abc import Iterable
+from typing import Any
+
+import narwhals as nw
+import numpy as np
+import pandas as pd
+import xarray as xr
+
+from pelton.engine.errors import DataError, UnknownNameError
+
+_TAKEN = "pandas, polars, pyarrow, xarray or another library that Narwhals reads"
+
+
+def to_pandas(frame: Any, what: str = "the table") -> pd.DataFrame:
+    """The table as a pandas DataFrame; one that is a DataFrame already is returned as it is.
+
+    Args:
+        frame: a DataFrame of pandas or polars, a LazyFrame (collected), a pyarrow Table, an xarray Dataset or named
+            DataArray (one row for each combination of its coordinates, which become columns; combinations without any
+            value are left out), or any frame that Narwhals reads.
+        what: what the table stands for, in the messages.
+
+    Raises:
+        DataError: it is no table, or an xarray DataArray without a name.
+
+    >>> import pyarrow as pa
+    >>> to_pandas(pa.table({"store": ["A", "B"], "visits": [100, 80]}))
+      store  visits
+    0     A     100
+    1     B      80
+    """
+    if isinstance(frame, pd.DataFrame):
+        return frame
+    if isinstance(frame, xr.Dataset | xr.DataArray):
+        return _from_xarray(frame, what)
+    found = nw.from_native(frame, pass_through=True)
+    if isinstance(found, nw.LazyFrame):
+        found = found.collect()
+    if not isinstance(found, nw.DataFrame):
+        raise DataError(f"{what} comes as a frame of {_TAKEN}, not as {type(frame).__name__}")
+    return found.to_pandas()
+
+
+def is_table(value: Any) -> bool:
+    """Whether `to_pandas` takes the value.
+
+    >>> is_table(pd.DataFrame({"x": [1]})), is_table([1, 2])
+    (True, False)
+    """
+    if isinstance(value, pd.DataFrame | xr.Dataset | xr.DataArray):
+        return True
+    return isinstance(nw.from_native(value, pass_through=True), nw.DataFrame | nw.LazyFrame)
+
+
+def listed(values: Any) -> list[Any]:
+    """The values of a column, of any library, as Python objects.
+
+    >>> import pyarrow as pa
+    >>> listed(pa.chunked_array([["A", "B"]])), listed(pd.Index([1, 2])), listed(("x", "y"))
+    (['A', 'B'], [1, 2], ['x', 'y'])
+    """
+    if isinstance(values, xr.DataArray):
+        values = values.values
+    if isinstance(values, np.ndarray | pd.Series | pd.Index):
+        return values.tolist()
+    found = nw.from_native(values, series_only=True, pass_through=True)
+    return found.to_list() if isinstance(found, nw.Series) else list(values)
+
+
+def column(frame: pd.DataFrame, name: str) -> pd.Series:
+    """A column by its name.
+
+    Raises:
+        UnknownNameError: it is not in the table; the message lists the nearest.
+        DataError: its name stands twice in the table.
+    """
+    if name not in frame.columns:
+        raise UnknownNameError("column", name, map(str, frame.columns))
+    found = frame[name]
+    if isinstance(found, pd.DataFrame):
+        raise DataError(f"column {name!r} stands {found.shape[1]} times in the table; name its columns apart")
+    return found
+
+
+def _from_xarray(data: xr.Dataset | xr.DataArray, what: str) -> pd.DataFrame:
+    if isinstance(data, xr.DataArray):
+        if data.name is None:
+            raise DataError(f"{what} is an xarray DataArray without a name; name its column by .rename('sales')")
+        data = data.to_dataset()
+    table = data.to_dataframe(dim_order=_order(data)) if data.dims else data.expand_dims("row").to_dataframe()
+    # A Dataset is a full grid: geos that began later have cells without anything in them but what they always have.
+    varying = [name for name, values in data.data_vars.items() if set(values.dims) == set(data.dims)]
+    return table.dropna(how="all", subset=varying or list(data.data_vars)).reset_index()
+
+
+def _order(data: xr.Dataset) -> list[Any]:
+    """Dimensions with those of time last, so that rows of a geo stand in the order of their dates."""
+    dims: Iterable[Any] = data.sizes
+    return sorted(dims, key=lambda dim: dim in data.coords and data[dim].dtype.kind == "M")
