@@ -45,10 +45,11 @@ LOOK_SECONDS = 0.5
 LESSON_BYTES = 256 * 2**20
 
 
-def no_start(where: str = "") -> ModelError:
+def no_start(posterior: Posterior, where: str = "") -> ModelError:
     """What to raise where no start has a finite log density and gradient."""
+    blame = "" if posterior.blame is None else f": {posterior.blame()}"
     return ModelError(
-        f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}"
+        f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}{blame}"
         "; check the priors' supports and the data's scale, or give the model a start"
     )
 
@@ -324,7 +325,8 @@ class Chains:
         state, good = self.compiler(request)(*request.args)
         if not np.all(good):
             bad = np.argwhere(~np.asarray(good)).ravel()
-            raise no_start(f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else "")
+            where = f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else ""
+            raise no_start(self.posterior, where)
         return state
 
     def _advance(self, stage: Stage, states: list[Any] | None, report: Report) -> tuple[list[Any] | None, Phase]:

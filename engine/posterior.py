@@ -1,5 +1,6 @@
 """Posterior: all that a sampler needs to know of a model."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -98,6 +99,7 @@ class Posterior:
         target_accept: acceptance probability to adapt to, where the model knows better than the default.
         hierarchy: how the log density divides into blocks, for the samplers that use it.
         attrs: what the model wishes to record in the tree's attributes.
+        blame: says in words what makes the log density not finite at its starts, where the model can tell.
     """
 
     dimension: int
@@ -115,6 +117,7 @@ class Posterior:
     target_accept: float | None = None
     hierarchy: Hierarchy | None = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
+    blame: Callable[[], str] | None = None
 
     @property
     def batch_shape(self) -> tuple[int, ...]:
@@ -147,6 +150,16 @@ class Model(Protocol):
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
         """Adds what follows from the draws without sampling: conjugate rates, predictive groups."""
         ...
+
+
+def adopted(model: Any) -> Any:
+    """Another library's model as a pelton model, anything else as it is; the library is not loaded for that."""
+    pymc = sys.modules.get("pymc")
+    if pymc is None or not isinstance(model, pymc.Model):
+        return model
+    from pelton.engine.sources.pymc import PyMCModel
+
+    return PyMCModel(model)
 
 
 def data_size(posterior: Posterior) -> int:

@@ -19,7 +19,7 @@ from pelton.engine.modes import modes, remark
 from pelton.engine.naming import constrained, named_shapes
 from pelton.engine.place import place
 from pelton.engine.placement import choose_devices
-from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
+from pelton.engine.posterior import Posterior, adopted, data_size, posterior_of
 from pelton.engine.precision import choose_precision
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, assemble, judge
@@ -32,7 +32,7 @@ from pelton.engine.store import load
 
 
 def sample(
-    model: Model | Posterior,
+    model: Any,
     *,
     sampler: str | None = None,
     chains: int = 4,
@@ -55,7 +55,7 @@ def sample(
     """Draws from a posterior.
 
     Args:
-        model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
+        model: a pelton model, a PyMC model, or a Posterior (`pelton.from_numpyro` makes one).
         sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:
             PartialPooling asks for the grid where it has two hyperparameters, whose draws are independent. 'nuts',
             'numpyro-nuts', 'blackjax-nuts' and 'mclmc' are for few chains or many, 'chees' (8 and more) and 'meads'
@@ -111,6 +111,7 @@ def sample(
     (2, 500)
     """
     _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
+    model = adopted(model)
     posterior = posterior_of(model, groups, "sample")
     if stop_at is not None and not isinstance(stop_at, Target):
         raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
@@ -154,7 +155,7 @@ def sample(
 
 def resume(
     path: str | os.PathLike[str],
-    model: Model | Posterior,
+    model: Any,
     *,
     draws: int | None = None,
     progress: bool | None = None,
@@ -201,6 +202,7 @@ def resume(
         settings = Settings.of(stored["settings"])
         if draws is not None:
             settings = replace(settings, draws=whole("draws", draws, 1))
+        model = adopted(model)
         posterior = posterior_of(model, settings.groups, "resume")
         devices = choose_devices(settings.platform, 0)
         with settings.in_force(devices):
@@ -276,7 +278,7 @@ def _run(
         )
 
 
-def _finished(model: Model | Posterior, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
+def _finished(model: Any, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
     """The tree with what follows from the draws."""
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=settings.seed, groups=settings.groups)
 

@@ -43,6 +43,7 @@ _PUBLIC = {
     "samplers": "pelton.engine.samplers",
     "diagnose": "pelton.engine.diagnostics",
     "from_numpyro": "pelton.engine.sources.numpyro",
+    "from_pymc": "pelton.engine.sources.pymc",
     "Posterior": "pelton.engine.posterior",
     "Target": "pelton.engine.stopping",
 }
@@ -50,6 +51,7 @@ _MODULES = {
     "errors": "pelton.engine.errors",
     "adstock": "pelton.models.adstock",
     "saturation": "pelton.models.saturation",
+    "pymc": "pelton.pymc",
 }
 
 if TYPE_CHECKING:
@@ -61,6 +63,7 @@ if TYPE_CHECKING:
     from pelton.engine.run import sample as sample
     from pelton.engine.samplers import samplers as samplers
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
+    from pelton.engine.sources.pymc import from_pymc as from_pymc
     from pelton.engine.stopping import Target as Target
     from pelton.engine.store import load as load
     from pelton.models import adstock as adstock
