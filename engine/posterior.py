@@ -154,8 +154,8 @@ class Model(Protocol):
 
 def adopted(model: Any) -> Any:
     """Another library's model as a pelton model, anything else as it is; the library is not loaded for that."""
-    pymc = sys.modules.get("pymc")
-    if pymc is None or not isinstance(model, pymc.Model):
+    core = sys.modules.get("pymc.model.core")
+    if core is None or not isinstance(model, core.BaseModel):
         return model
     from pelton.engine.sources.pymc import PyMCModel
 

@@ -82,7 +82,13 @@ def random_inputs(outputs: Sequence[Variable]) -> bool:
     return any(isinstance(variable.type, RandomType) for variable in graph_inputs(outputs))
 
 
-def graph_of(inputs: Sequence[Variable], outputs: Sequence[Variable], arrays: Arrays, rewrites: Sequence[str]) -> Graph:
+def graph_of(
+    inputs: Sequence[Variable],
+    outputs: Sequence[Variable],
+    arrays: Arrays,
+    rewrites: Sequence[str] = (),
+    unchecked: Sequence[str] = (),
+) -> Graph:
     """The graph between inputs and outputs, rewritten for JAX.
 
     Shared variables count with the values that they have now, and what follows from them alone is computed once. The
@@ -94,10 +100,14 @@ def graph_of(inputs: Sequence[Variable], outputs: Sequence[Variable], arrays: Ar
         outputs: what is computed.
         arrays: takes the graph's arrays.
         rewrites: names of PyTensor's rewrites to apply besides those for JAX.
+        unchecked: messages of checks to leave out.
     """
     shared = [variable for variable in graph_inputs(outputs) if isinstance(variable, SharedVariable)]
     fixed = {variable: constant(variable.get_value(borrow=True)) for variable in shared}
     graph = FunctionGraph(inputs, clone_replace(list(outputs), replace=fixed, rebuild_strict=False), clone=True)
+    for node in graph.toposort():
+        if isinstance(node.op, CheckAndRaise) and node.op.msg in unchecked:
+            graph.replace(node.outputs[0], node.inputs[0])
     JAX.including(*rewrites).optimizer.rewrite(graph)
     places = []
     for variable in _array_constants(graph):

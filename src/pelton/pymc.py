@@ -35,6 +35,8 @@ try:
 except ImportError as error:
     raise ImportError("pelton.pymc needs PyMC: pip install 'pelton[pymc]'") from error
 
+from pymc.model.core import BaseModel
+
 import pelton
 from pelton.engine.errors import ArgumentError, ConvergenceWarning
 from pelton.engine.placement import cores as usable_cores
@@ -86,7 +88,7 @@ def sample(
     idata_kwargs: Mapping[str, Any] | None = None,
     nuts: Mapping[str, Any] | None = None,
     target_accept: float | None = None,
-    model: pm.Model | None = None,
+    model: BaseModel | None = None,
     backend: str | None = None,
     sampler: str | None = None,
     **settings: Any,
@@ -197,12 +199,12 @@ def _check_cores(cores: int | None, chains: int) -> None:
     used = min(usable_cores(), chains, 4)
     if cores is not None and cores < used:
         raise ArgumentError(
-            f"cores={cores} is fewer than the {used} that pelton would use; leave it out, and bound the process's cores "
-            "with taskset, or say chain_method='vectorized' to run all chains in one program"
+            f"cores={cores} is fewer than the {used} that pelton would use; leave it out, and bound the process's "
+            "cores with taskset, or say chain_method='vectorized' to run all chains in one program"
         )
 
 
-def _variables(model: pm.Model, var_names: Sequence[str] | None) -> list[str]:
+def _variables(model: BaseModel, var_names: Sequence[str] | None) -> list[str]:
     names = [variable.name for variable in model.unobserved_RVs]
     if var_names is None:
         return names
@@ -212,7 +214,7 @@ def _variables(model: pm.Model, var_names: Sequence[str] | None) -> list[str]:
     return [name for name in names if name in var_names]
 
 
-def _log_likelihood(model: pm.Model, idata_kwargs: Mapping[str, Any] | None) -> list[str]:
+def _log_likelihood(model: BaseModel, idata_kwargs: Mapping[str, Any] | None) -> list[str]:
     """Observed variables whose log-likelihood is wanted."""
     for name in idata_kwargs or {}:
         if name not in _IDATA:
@@ -242,8 +244,8 @@ def fit(model: Any, *data: Any, **settings: Any) -> xr.DataTree:
     """What `model.fit(*data, **settings)` of PyMC-Marketing or Bambi returns, its draws made by pelton.
 
     Everything besides the draws is done by the model's own code: `mmm.idata`, fit_data and attributes are set by
-    PyMC-Marketing's `fit`, and Bambi's intercepts are moved back from centred predictors. Of a PyMC-Marketing object the
-    method that calls `pm.sample` is replaced on that object, for as long as `fit` takes; no class or module is touched.
+    PyMC-Marketing's `fit`, and Bambi's intercepts are moved back from centred predictors. The method of a PyMC-Marketing
+    object that calls `pm.sample` is replaced on that object while `fit` runs; no class or module is touched.
 
     Args:
         model: an object of PyMC-Marketing 1.x (`MMM`, a CLV model) or a `bambi.Model`.
@@ -324,7 +326,7 @@ class Pelton:
     def sample_from_init(
         self,
         *,
-        model: pm.Model | None = None,
+        model: BaseModel | None = None,
         draws: int = 1000,
         tune: int | None = 1000,
         chains: int | None = None,
