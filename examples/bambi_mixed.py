@@ -3,6 +3,7 @@
 Run it with `python examples/bambi_mixed.py`; it needs `pip install pelton bambi`.
 """
 
+import arviz
 import bambi
 import numpy as np
 import pandas as pd
@@ -31,4 +32,4 @@ def build() -> bambi.Model:
 if __name__ == "__main__":
     # In place of build().fit(random_seed=1):
     tree = pelton.pymc.fit(build(), random_seed=1, target_accept=0.9)
-    print(tree["posterior"][["Intercept", "day", "sigma"]].mean())
+    print(arviz.summary(tree, var_names=["Intercept", "day", "sigma"]))

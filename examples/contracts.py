@@ -3,6 +3,7 @@
 Run it with `python examples/contracts.py`; it needs `pip install pelton pymc-marketing`.
 """
 
+import arviz
 import numpy as np
 import pandas as pd
 from pymc_marketing.clv import ShiftedBetaGeoModel
@@ -36,4 +37,4 @@ if __name__ == "__main__":
     model = build()
     # In place of model.fit(customers(), random_seed=1):
     pelton.pymc.fit(model, customers(), random_seed=1)
-    print(model.idata["posterior"][["alpha", "beta"]].mean(("chain", "draw")))
+    print(arviz.summary(model.idata, var_names=["alpha", "beta"]))

@@ -3,6 +3,7 @@
 Run it with `python examples/media_mix.py`; it needs `pip install pelton pymc-marketing`.
 """
 
+import arviz
 import numpy as np
 import pandas as pd
 from pymc_marketing.mmm import MMM, GeometricAdstock, LogisticSaturation
@@ -43,4 +44,4 @@ if __name__ == "__main__":
     mmm = build()
     # In place of mmm.fit(X, y, random_seed=1):
     pelton.pymc.fit(mmm, *simulate(0), random_seed=1)
-    print(mmm.idata["posterior"][["adstock_alpha", "saturation_lam", "saturation_beta"]].mean(("chain", "draw")))
+    print(arviz.summary(mmm.idata, var_names=["adstock_alpha", "saturation_lam", "saturation_beta"]))

@@ -3,6 +3,7 @@
 Run it with `python examples/radon.py`; it needs `pip install 'pelton[pymc]'`.
 """
 
+import arviz
 import numpy as np
 import pymc as pm
 
@@ -40,4 +41,4 @@ def build(seed: int = 0) -> pm.Model:
 if __name__ == "__main__":
     with build():
         tree = pelton.pymc.sample(random_seed=1)
-    print(tree["posterior"][["mean", "spread", "slope", "noise"]].mean())
+    print(arviz.summary(tree, var_names=["mean", "spread", "slope", "noise"]))

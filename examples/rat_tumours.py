@@ -3,6 +3,7 @@
 Run it with `python examples/rat_tumours.py`; it needs `pip install 'pelton[pymc]'`.
 """
 
+import arviz
 import pymc as pm
 import pytensor.tensor as pt
 
@@ -172,4 +173,4 @@ def build() -> pm.Model:
 if __name__ == "__main__":
     with build():
         tree = pelton.pymc.sample(random_seed=1)
-    print(tree["posterior"][["logit_mu", "log_kappa"]].mean())
+    print(arviz.summary(tree, var_names=["logit_mu", "log_kappa"]))

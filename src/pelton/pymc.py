@@ -244,8 +244,8 @@ def fit(model: Any, *data: Any, **settings: Any) -> xr.DataTree:
     """What `model.fit(*data, **settings)` of PyMC-Marketing or Bambi returns, its draws made by pelton.
 
     Everything besides the draws is done by the model's own code: `mmm.idata`, fit_data and attributes are set by
-    PyMC-Marketing's `fit`, and Bambi's intercepts are moved back from centred predictors. The method of a PyMC-Marketing
-    object that calls `pm.sample` is replaced on that object while `fit` runs; no class or module is touched.
+    PyMC-Marketing's `fit`, and intercepts are moved back from centred predictors by Bambi. The method of an MMM or CLV
+    model that calls `pm.sample` is replaced on that object while `fit` runs; no class or module is touched.
 
     Args:
         model: an object of PyMC-Marketing 1.x (`MMM`, a CLV model) or a `bambi.Model`.
