@@ -1,6 +1,6 @@
 """A PyMC model turned into a Posterior, its data passed as arguments."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import warnings
 from collections.abc import Mapping, Sequence

@@ -18,14 +18,14 @@ A PyMC whose `pm.sample` takes `sampler=` (proposed in pymc-devs/pymc#8358, not 
     tree = pm.sample(sampler=pelton.pymc.Pelton(target_accept=0.9))
 """
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, cast
 
 import numpy as np
 import xarray as xr
@@ -141,7 +141,7 @@ def sample(
     >>> tree["posterior"]["rate"].shape
     (4, 1000)
     """
-    model = pm.modelcontext(model)
+    model = cast("BaseModel", pm.modelcontext(model))
     chains = 4 if chains is None else chains
     tune = 1000 if tune is None else tune
     settings = {name: value for name, value in settings.items() if not _changes_nothing(name, value)}
