@@ -25,7 +25,7 @@ import warnings
 from collections.abc import Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import dataclass
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
@@ -141,7 +141,7 @@ def sample(
     >>> tree["posterior"]["rate"].shape
     (4, 1000)
     """
-    model = cast("BaseModel", pm.modelcontext(model))
+    sampled: Any = pm.modelcontext(model)
     chains = 4 if chains is None else chains
     tune = 1000 if tune is None else tune
     settings = {name: value for name, value in settings.items() if not _changes_nothing(name, value)}
@@ -157,13 +157,13 @@ def sample(
     if initvals is not None and not isinstance(initvals, Mapping):
         raise ArgumentError("initvals is one mapping for all chains; chains are moved apart by the jitter")
     _check_cores(cores, chains)
-    kept = _variables(model, var_names)
-    wanted = _log_likelihood(model, idata_kwargs)
+    kept = _variables(sampled, var_names)
+    wanted = _log_likelihood(sampled, idata_kwargs)
     settings |= _nuts_settings(nuts, target_accept)
     seed = int(np.random.default_rng(random_seed).integers(2**63))
     # The log-likelihood is computed from the free variables.
-    keep = list(kept) if not wanted else list(dict.fromkeys([*kept, *(rv.name for rv in model.free_RVs)]))
-    posterior = from_pymc(model, initvals=initvals, jitter=_INITS[init], keep=keep)
+    keep = list(kept) if not wanted else list(dict.fromkeys([*kept, *(rv.name for rv in sampled.free_RVs)]))
+    posterior = from_pymc(sampled, initvals=initvals, jitter=_INITS[init], keep=keep)
     began = time.perf_counter()
     with _without_warnings() if quiet or not compute_convergence_checks else nullcontext():
         tree = pelton.sample(
@@ -179,7 +179,7 @@ def sample(
         )
     seconds = time.perf_counter() - began
     if wanted:
-        tree = add_groups(model, tree, seed, ["log_likelihood"], wanted)
+        tree = add_groups(sampled, tree, seed, ["log_likelihood"], wanted)
     for name in ("posterior", "warmup_posterior"):
         if name in tree.children:
             tree[name] = xr.DataTree(tree[name].to_dataset()[list(kept)])

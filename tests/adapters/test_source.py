@@ -279,3 +279,20 @@ def test_a_pymc_model_is_sampled_as_it_is():
 def test_pelton_does_not_load_pymc():
     code = "import sys, pelton; pelton.sample, pelton.Posterior; assert 'pymc' not in sys.modules"
     subprocess.run([sys.executable, "-W", "ignore", "-c", code], check=True, timeout=120)
+
+
+@pytest.mark.filterwarnings("ignore::pelton.engine.errors.ConvergenceWarning")
+def test_a_run_on_disk_is_gone_on_with_in_another_process(tmp_path):
+    settings = {"chains": 2, "seed": 4, "progress": False}
+    path = str(tmp_path / "run.zarr")
+    pelton.sample(_regression(), draws=500, store=path, **settings)
+    code = (
+        "import sys; from tests.adapters.test_source import _regression; import pelton; "
+        "pelton.resume(sys.argv[1], _regression(), draws=700, progress=False)"
+    )
+    subprocess.run([sys.executable, "-W", "ignore", "-c", code, path], check=True, timeout=300)
+    whole = pelton.sample(_regression(), draws=700, **settings)
+    stored = pelton.load(path)
+    np.testing.assert_array_equal(stored["posterior"]["slope"], whole["posterior"]["slope"])
+    with pytest.raises(pelton.errors.StoreError, match="other data"):
+        pelton.resume(path, _regression(seed=1), progress=False)
