@@ -1,6 +1,7 @@
 """pelton: a JAX sampling engine for hierarchical marketing models."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -53,6 +54,8 @@ _MODULES = {
     "saturation": "pelton.models.saturation",
     "pymc": "pelton.pymc",
 }
+# What needs PyMC, which pelton itself does not.
+_OPTIONAL = ("from_pymc", "pymc")
 
 if TYPE_CHECKING:
     from pelton.engine import errors as errors
@@ -100,6 +103,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OPTIONAL and importlib.util.find_spec("pymc") is None:
+        raise ImportError(f"pelton.{name} needs PyMC: pip install 'pelton[pymc]'")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name in _MODULES:
@@ -108,4 +113,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC, *_MODULES])
+    names = {*globals(), *_PUBLIC, *_MODULES}
+    return sorted(names if importlib.util.find_spec("pymc") else names.difference(_OPTIONAL))
