@@ -5,7 +5,12 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 export MPLBACKEND := Agg
 
-.PHONY: help demo test test-slow lint types imports doctest wheel format clean
+# What other libraries' models need, apart from what pelton itself is tested with.
+ADAPTERS := .venv-adapters
+ADAPTERS_STAMP := $(ADAPTERS)/.installed
+PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
+
+.PHONY: help demo test test-slow test-adapters lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,10 +26,19 @@ demo: $(STAMP)  ## fit the bundled categories, print the table, write posterior 
 	$(BIN)/pelton fit example:categories --successes clicks --trials impressions --unit category --prior mean-concentration:2,2,1,1.5 --budget 48000000 --top 5 --out demo-out
 
 test: $(STAMP)  ## the tests, in under 20 minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not adapters"
 
 test-slow: $(STAMP)  ## calibration and long comparisons
 	$(BIN)/python -m pytest -m slow --timeout 7200
+
+$(ADAPTERS_STAMP): pyproject.toml
+	@test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)
+	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,pymc]' 'pymc-marketing>=1.3' 'bambi>=0.21' 'nutpie>=0.16.10'
+	@touch $@
+
+test-adapters: $(ADAPTERS_STAMP)  ## PyMC, PyMC-Marketing and Bambi models, in an environment of their own
+	$(ADAPTERS)/bin/python -m pytest -m adapters tests/adapters
+	$(ADAPTERS)/bin/python -m pytest -p no:cacheprovider -W ignore --doctest-modules $(PYMC_FILES)
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
@@ -37,7 +51,7 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 doctest: $(STAMP)  ## the examples in the docstrings
-	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules src/pelton
+	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules src/pelton $(PYMC_FILES:%=--ignore=%)
 
 wheel: $(STAMP)  ## build the wheel, compare its files with the tree, run the main job from it in an empty environment
 	bash .ci/wheel
@@ -47,4 +61,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) dist build demo-out
+	rm -rf $(VENV) $(ADAPTERS) dist build demo-out

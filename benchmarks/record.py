@@ -1,11 +1,12 @@
 """What a benchmark's figures depend on (machine, versions, commit), and the file that keeps them."""
 
+import contextlib
 import json
 import os
 import platform
 import subprocess
-from collections.abc import Mapping
-from importlib.metadata import version
+from collections.abc import Iterable, Mapping
+from importlib.metadata import PackageNotFoundError, version
 from pathlib import Path
 from typing import Any
 
@@ -55,6 +56,19 @@ def versions() -> dict[str, str]:
     True
     """
     return engine_versions() | {"scipy": version("scipy")}
+
+
+def installed(packages: Iterable[str]) -> dict[str, str]:
+    """Versions of those packages that are installed.
+
+    >>> installed(["no-such-package"])
+    {}
+    """
+    found = {}
+    for name in packages:
+        with contextlib.suppress(PackageNotFoundError):
+            found[name] = version(name)
+    return found
 
 
 def commit() -> str | None:

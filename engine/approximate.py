@@ -22,7 +22,7 @@ from pelton.engine.groups import add_groups
 from pelton.engine.importance import MAX_KHAT, Importance, importance, resampled
 from pelton.engine.naming import constrained
 from pelton.engine.placement import choose_devices, cores
-from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
+from pelton.engine.posterior import Posterior, adopted, data_size, posterior_of
 from pelton.engine.precision import choose_precision, current, using
 from pelton.engine.programs import CONSTRAIN_BATCH, finite_start, seed_words
 from pelton.engine.progress import progress as progress_bar
@@ -44,7 +44,7 @@ _REFINE, _DRAW = 2**31, 2**31 + 1
 
 
 def approximate(
-    model: Model | Posterior,
+    model: Any,
     method: str = DEFAULT,
     *,
     draws: int = 1000,
@@ -77,7 +77,7 @@ def approximate(
     can claim convergence.
 
     Args:
-        model: a pelton model, or a Posterior (`pelton.from_numpyro` makes one).
+        model: a pelton model, a PyMC model, or a Posterior (`pelton.from_numpyro` makes one).
         method: "pathfinder", "laplace", "advi" or "map".
         draws: draws a chain. There is one chain; without resampling, Pathfinder has one for each start.
         seed: of all randomness; the same seed, device, versions and precision give the same draws.
@@ -119,6 +119,7 @@ def approximate(
     kind = approximation_class(method)
     settings = _check(kind, draws, resample, starts, steps, covariance)
     seed = seed_of(seed)
+    model = adopted(model)
     posterior = posterior_of(model, groups, "approximate")
     _check_posterior(posterior, kind)
     place = choose_devices(device, settings.starts * data_size(posterior))[0]

@@ -1,5 +1,6 @@
 """Posterior: all that a sampler needs to know of a model."""
 
+import sys
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Protocol, runtime_checkable
@@ -173,6 +174,16 @@ class Model(Protocol):
     def finish(self, tree: xr.DataTree, *, seed: int, groups: Sequence[str] = ()) -> xr.DataTree:
         """Adds what follows from the draws without sampling: conjugate rates, predictive groups."""
         ...
+
+
+def adopted(model: Any) -> Any:
+    """Another library's model as a pelton model, anything else as it is; the library is not loaded for that."""
+    core = sys.modules.get("pymc.model.core")
+    if core is None or not isinstance(model, core.BaseModel):
+        return model
+    from pelton.engine.sources.pymc import PyMCModel
+
+    return PyMCModel(model)
 
 
 def data_size(posterior: Posterior) -> int:

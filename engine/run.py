@@ -2,7 +2,7 @@
 
 import os
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, cast
 
@@ -20,7 +20,7 @@ from pelton.engine.modes import modes, remark
 from pelton.engine.naming import constrained, named_shapes
 from pelton.engine.place import place
 from pelton.engine.placement import choose_devices
-from pelton.engine.posterior import Model, Posterior, data_size, posterior_of
+from pelton.engine.posterior import Posterior, adopted, data_size, posterior_of
 from pelton.engine.precision import choose_precision
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, assemble, dataset, judge
@@ -34,7 +34,7 @@ from pelton.engine.store import load
 
 
 def sample(
-    model: Model | Posterior | Callable[..., Any],
+    model: Any,
     *,
     init: Any = None,
     data: Any = None,
@@ -59,7 +59,7 @@ def sample(
     """Draws from a posterior.
 
     Args:
-        model: a pelton model, a Posterior (`pelton.from_numpyro` makes one), or with `init` a log density.
+        model: a pelton model, a PyMC model, a Posterior (`pelton.from_numpyro` makes one), or a log density with `init`.
         init: where to start, a pytree of arrays, if the model is a function of it: see `pelton.from_logdensity`.
         data: of the log density that `init` is given for.
         sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:
@@ -121,8 +121,8 @@ def sample(
         model = from_logdensity(model, init, data=data)
     elif data is not None:
         raise ArgumentError("data are those of a log density, which needs init as well: where to start")
+    model = adopted(model)
     posterior = posterior_of(model, groups, "sample")
-    model = cast("Model | Posterior", model)
     if stop_at is not None and not isinstance(stop_at, Target):
         raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
     if sampler is None:
@@ -166,7 +166,7 @@ def sample(
 
 def resume(
     path: str | os.PathLike[str],
-    model: Model | Posterior,
+    model: Any,
     *,
     draws: int | None = None,
     progress: bool | None = None,
@@ -213,6 +213,7 @@ def resume(
         settings = Settings.of(stored["settings"])
         if draws is not None:
             settings = replace(settings, draws=whole("draws", draws, 1))
+        model = adopted(model)
         posterior = posterior_of(model, settings.groups, "resume")
         devices = choose_devices(settings.platform, 0)
         with settings.in_force(devices):
@@ -295,7 +296,7 @@ def _run(
         return add_groups(tree, posterior, run.positions, groups, settings.seed)
 
 
-def _finished(model: Model | Posterior, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
+def _finished(model: Any, settings: Settings, tree: xr.DataTree) -> xr.DataTree:
     """The tree with what follows from the draws."""
     return tree if isinstance(model, Posterior) else model.finish(tree, seed=settings.seed, groups=settings.groups)
 

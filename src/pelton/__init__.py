@@ -1,6 +1,7 @@
 """pelton: a JAX sampling engine for hierarchical marketing models."""
 
 import importlib
+import importlib.util
 from typing import TYPE_CHECKING, Any
 
 __version__ = "0.1.0"
@@ -45,6 +46,7 @@ _PUBLIC = {
     "from_logdensity": "pelton.engine.sources.logdensity",
     "from_numpyro": "pelton.engine.sources.numpyro",
     "NutsKernel": "pelton.engine.sources.numpyro_kernel",
+    "from_pymc": "pelton.engine.sources.pymc",
     "Posterior": "pelton.engine.posterior",
     "Target": "pelton.engine.stopping",
 }
@@ -54,7 +56,10 @@ _MODULES = {
     "distributions": "pelton.models.count_distributions",
     "kernels": "pelton.kernels",
     "saturation": "pelton.models.saturation",
+    "pymc": "pelton.pymc",
 }
+# What needs PyMC, which pelton itself does not.
+_OPTIONAL = ("from_pymc", "pymc")
 
 if TYPE_CHECKING:
     from pelton import kernels as kernels
@@ -68,6 +73,7 @@ if TYPE_CHECKING:
     from pelton.engine.sources.logdensity import from_logdensity as from_logdensity
     from pelton.engine.sources.numpyro import from_numpyro as from_numpyro
     from pelton.engine.sources.numpyro_kernel import NutsKernel as NutsKernel
+    from pelton.engine.sources.pymc import from_pymc as from_pymc
     from pelton.engine.stopping import Target as Target
     from pelton.engine.store import load as load
     from pelton.models import adstock as adstock
@@ -105,6 +111,8 @@ if TYPE_CHECKING:
 
 
 def __getattr__(name: str) -> Any:
+    if name in _OPTIONAL and importlib.util.find_spec("pymc") is None:
+        raise ImportError(f"pelton.{name} needs PyMC: pip install 'pelton[pymc]'")
     if name in _PUBLIC:
         return getattr(importlib.import_module(_PUBLIC[name]), name)
     if name in _MODULES:
@@ -113,4 +121,5 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    return sorted([*globals(), *_PUBLIC, *_MODULES])
+    names = {*globals(), *_PUBLIC, *_MODULES}
+    return sorted(names if importlib.util.find_spec("pymc") else names.difference(_OPTIONAL))
