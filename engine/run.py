@@ -59,7 +59,8 @@ def sample(
     """Draws from a posterior.
 
     Args:
-        model: a pelton model, a PyMC model, a Posterior (`pelton.from_numpyro` makes one), or a log density with `init`.
+        model: a pelton model, a PyMC model, a Posterior (`pelton.from_numpyro` makes one), or with `init` a log
+            density.
         init: where to start, a pytree of arrays, if the model is a function of it: see `pelton.from_logdensity`.
         data: of the log density that `init` is given for.
         sampler: a registered sampler, see `pelton.samplers()`; by default 'nuts', or what the model asks for:

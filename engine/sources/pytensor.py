@@ -66,8 +66,8 @@ class Graph:
     frozen: FrozenFunctionGraph
     arrays: tuple[int, ...]
 
-    def __call__(self, variables: Sequence[Array], arrays: Sequence[Array], dtype: str) -> tuple[Array, ...]:
-        """The graph's outputs.
+    def __call__(self, variables: Sequence[Array], arrays: Sequence[Array], dtype: str) -> tuple[Any, ...]:
+        """The graph's outputs; one that depends on nothing is a NumPy array.
 
         Args:
             variables: values of the inputs.
