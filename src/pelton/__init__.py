@@ -41,6 +41,8 @@ _PUBLIC = {
     "resume": "pelton.engine.run",
     "load": "pelton.engine.store",
     "approximate": "pelton.engine.approximate",
+    "calibrate": "pelton.engine.calibration",
+    "rank_picture": "pelton.report.ranks",
     "samplers": "pelton.engine.samplers",
     "diagnose": "pelton.engine.diagnostics",
     "from_logdensity": "pelton.engine.sources.logdensity",
@@ -65,6 +67,7 @@ if TYPE_CHECKING:
     from pelton import kernels as kernels
     from pelton.engine import errors as errors
     from pelton.engine.approximate import approximate as approximate
+    from pelton.engine.calibration import calibrate as calibrate
     from pelton.engine.diagnostics import diagnose as diagnose
     from pelton.engine.posterior import Posterior as Posterior
     from pelton.engine.run import resume as resume
@@ -108,6 +111,7 @@ if TYPE_CHECKING:
     from pelton.models.simulate import simulate_stores as simulate_stores
     from pelton.models.single_rate import fit_prior as fit_prior
     from pelton.models.single_rate import rate_posterior as rate_posterior
+    from pelton.report.ranks import rank_picture as rank_picture
 
 
 def __getattr__(name: str) -> Any:
