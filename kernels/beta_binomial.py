@@ -32,6 +32,7 @@ __all__ = [
     "log_likelihood",
     "log_likelihood_units",
     "log_pmf",
+    "tables_of_occurrences",
 ]
 
 # What one term of the "unique" form costs in terms of the "histogram" form.
@@ -355,7 +356,12 @@ def _occurrences(values: np.ndarray, group: np.ndarray | None, groups: int) -> t
 def _margin(
     values: np.ndarray, group: np.ndarray | None, groups: int, form: str, pad: bool
 ) -> Exceedance | UniqueCounts:
-    keys, counts, size = _occurrences(values, group, groups)
+    return _table(*_occurrences(values, group, groups), groups, form, pad)
+
+
+def _table(
+    keys: np.ndarray, counts: np.ndarray, size: int, groups: int, form: str, pad: bool
+) -> Exceedance | UniqueCounts:
     row, value = np.divmod(keys, size)
     # R(x, 0) = R(x, 1) = 0
     kept = value > 1
@@ -460,6 +466,34 @@ def count_tables(
         tables.append(_margin(values, rows, groups, form, pad))
     result = CountTables(totals[0], totals[1], *tables)
     return result if rows is not None else jax.tree.map(lambda leaf: leaf[0], result)
+
+
+def tables_of_occurrences(
+    successes: tuple[np.ndarray, np.ndarray],
+    failures: tuple[np.ndarray, np.ndarray],
+    trials: tuple[np.ndarray, np.ndarray],
+) -> CountTables:
+    """`count_tables` of one pool, from the distinct values of each margin and how often each occurs.
+
+    For tables that are read in parts. The result is to the bit that of `count_tables` on all the counts.
+
+    Args:
+        successes, failures, trials: (values, units with each), both int64 [values], values ascending and at least one.
+
+    Returns:
+        `CountTables` without an axis of groups.
+
+    >>> ones = np.array([1, 1, 1])
+    >>> k, m, n = np.array([0, 1, 3]), np.array([1, 2, 4]), np.array([2, 4, 5])
+    >>> tables_of_occurrences((k, ones), (m, ones), (n, ones)).successes.above[:3].tolist()
+    [1.0, 1.0, 0.0]
+    """
+    totals = [np.float64(int(values @ counts)) for values, counts in (successes, failures)]
+    tables = [
+        _table(values, counts, int(values.max()) + 1, 1, "auto", True)
+        for values, counts in (successes, failures, trials)
+    ]
+    return CountTables(*totals, *jax.tree.map(lambda leaf: leaf[0], tables))  # pyright: ignore
 
 
 def _totals(values: np.ndarray, group: np.ndarray | None, groups: int) -> np.ndarray:

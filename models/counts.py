@@ -36,11 +36,11 @@ class Counts:
         return len(self.successes)
 
 
-def _where(row: int, units: Sequence[Hashable] | None) -> str:
-    return f"row {row + 1}" + (f" (unit {units[row]!r})" if units is not None and row < len(units) else "")
+def _where(row: int, units: Sequence[Hashable] | None, first: int) -> str:
+    return f"row {first + row + 1}" + (f" (unit {units[row]!r})" if units is not None and row < len(units) else "")
 
 
-def _whole(values: Any, name: str, units: Sequence[Hashable] | None) -> np.ndarray:
+def _whole(values: Any, name: str, units: Sequence[Hashable] | None, first: int) -> np.ndarray:
     """The column as int64; the first value that is no count is an error."""
     if isinstance(values, pd.Series) and not isinstance(values.dtype, np.dtype):
         # Nullable and Arrow-backed columns: their missing values become NaN, to be named below.
@@ -51,46 +51,47 @@ def _whole(values: Any, name: str, units: Sequence[Hashable] | None) -> np.ndarr
     if np.issubdtype(array.dtype, np.bool_):
         array = array.astype(np.int64)
     if not np.issubdtype(array.dtype, np.number):
-        array = _numbers(array, name, units)
+        array = _numbers(array, name, units, first)
     if np.issubdtype(array.dtype, np.complexfloating):
         raise DataError(f"{name} holds complex numbers; counts are whole numbers")
     if np.issubdtype(array.dtype, np.floating):
-        _refuse(
-            ~np.isfinite(array), array, name, units, "is missing or not finite; give the count or leave the unit out"
-        )
-        _refuse(array != np.floor(array), array, name, units, "is not a whole number; give counts, not rates")
-    _refuse(array < 0, array, name, units, "is negative; counts are 0 or more")
-    _refuse(array > LARGEST, array, name, units, f"is above the largest count, {LARGEST}")
+        missing = "is missing or not finite; give the count or leave the unit out"
+        _refuse(~np.isfinite(array), array, name, units, first, missing)
+        _refuse(array != np.floor(array), array, name, units, first, "is not a whole number; give counts, not rates")
+    _refuse(array < 0, array, name, units, first, "is negative; counts are 0 or more")
+    _refuse(array > LARGEST, array, name, units, first, f"is above the largest count, {LARGEST}")
     return array.astype(np.int64)
 
 
-def _numbers(array: np.ndarray, name: str, units: Sequence[Hashable] | None) -> np.ndarray:
+def _numbers(array: np.ndarray, name: str, units: Sequence[Hashable] | None, first: int) -> np.ndarray:
     numbers = np.empty(len(array), dtype=np.float64)
     for row, value in enumerate(array):
         if value is None or value is pd.NaT or value is pd.NA:
             numbers[row] = np.nan
         elif isinstance(value, str):
             raise DataError(
-                f"{name}: {_where(row, units)} holds the text {value!r}; a count is a whole number without "
+                f"{name}: {_where(row, units, first)} holds the text {value!r}; a count is a whole number without "
                 "separators or units"
             )
         else:
             try:
                 numbers[row] = float(value)
             except (TypeError, ValueError):
-                raise DataError(f"{name}: {_where(row, units)} holds {value!r}, which is not a number") from None
+                raise DataError(f"{name}: {_where(row, units, first)} holds {value!r}, which is not a number") from None
     return numbers
 
 
-def _refuse(bad: np.ndarray, array: np.ndarray, name: str, units: Sequence[Hashable] | None, reason: str) -> None:
+def _refuse(
+    bad: np.ndarray, array: np.ndarray, name: str, units: Sequence[Hashable] | None, first: int, reason: str
+) -> None:
     rows = np.flatnonzero(bad)
     if len(rows):
         row = int(rows[0])
         more = f" ({len(rows)} such rows)" if len(rows) > 1 else ""
-        raise DataError(f"{name}: {_where(row, units)} is {array[row].item()!r}: it {reason}{more}")
+        raise DataError(f"{name}: {_where(row, units, first)} is {array[row].item()!r}: it {reason}{more}")
 
 
-def _names(unit: Any, size: int, name: str) -> tuple[Hashable, ...]:
+def _names(unit: Any, size: int, name: str, first: int) -> tuple[Hashable, ...]:
     if unit is None:
         return tuple(range(size))
     values = listed(unit)
@@ -98,16 +99,38 @@ def _names(unit: Any, size: int, name: str) -> tuple[Hashable, ...]:
         raise DataError(f"there are {size} counts and {len(values)} {name} names; give one name per unit")
     missing = [row for row, value in enumerate(values) if value is None or value is pd.NA or value != value]
     if missing:
-        raise DataError(f"{name}: row {missing[0] + 1} has no name; name every unit")
+        raise DataError(f"{name}: row {first + missing[0] + 1} has no name; name every unit")
     seen: dict[Hashable, int] = {}
     for row, value in enumerate(values):
         if value in seen:
-            raise DataError(
-                f"{name}: {value!r} stands in rows {seen[value] + 1} and {row + 1}; add the counts of a unit up first, "
-                "so that each has one row"
-            )
+            raise repeated(name, value, f"rows {first + seen[value] + 1} and {first + row + 1}")
         seen[value] = row
     return tuple(values)
+
+
+def repeated(name: str, value: Hashable, rows: str) -> DataError:
+    """The error of a unit that has two rows."""
+    return DataError(f"{name}: {value!r} stands in {rows}; add the counts of a unit up first, so that each has one row")
+
+
+def warn_of_counts(
+    size: int, empty: int, shown: Sequence[Hashable], trials_name: str = "trials", stacklevel: int = 5
+) -> None:
+    """Warns of units without trials, `shown` being the first of them, and of a single unit."""
+    if empty:
+        names = ", ".join(map(repr, shown[:3])) + (", ..." if empty > 3 else "")
+        warnings.warn(
+            f"{empty} of {size} units have no {trials_name} ({names}); their rates get the population's distribution",
+            DataWarning,
+            stacklevel=stacklevel,
+        )
+    if size == 1:
+        warnings.warn(
+            "there is one unit only: how much units differ comes from the prior alone; FixedBeta states such a prior "
+            "openly",
+            DataWarning,
+            stacklevel=stacklevel,
+        )
 
 
 def check_counts(
@@ -118,8 +141,16 @@ def check_counts(
     successes_name: str = "successes",
     trials_name: str = "trials",
     unit_name: str = "unit",
+    first: int = 0,
+    warn: bool = True,
 ) -> Counts:
     """Counts from arrays.
+
+    Args:
+        successes, trials, unit: one per unit; units are 0, 1, ... when absent.
+        successes_name, trials_name, unit_name: what they are called in messages.
+        first: rows of the table before these, counted along in messages.
+        warn: whether to warn.
 
     Raises:
         DataError: the table is empty, lengths differ, a value is no count, successes exceed trials, a name is repeated.
@@ -140,32 +171,20 @@ def check_counts(
         raise DataError("the table is empty; there is no unit to fit")
     if len(trials) != size:
         raise DataError(f"there are {size} {successes_name} and {len(trials)} {trials_name}; give one of each per unit")
-    units = _names(unit, size, unit_name)
-    k, n = _whole(successes, successes_name, units), _whole(trials, trials_name, units)
+    units = _names(unit, size, unit_name, first)
+    k = _whole(successes, successes_name, units, first)
+    n = _whole(trials, trials_name, units, first)
     above = np.flatnonzero(k > n)
     if len(above):
         row = int(above[0])
         more = f" ({len(above)} such rows)" if len(above) > 1 else ""
         raise DataError(
-            f"{_where(row, units)} has {k[row]} {successes_name} of {n[row]} {trials_name}; "
+            f"{_where(row, units, first)} has {k[row]} {successes_name} of {n[row]} {trials_name}; "
             f"{successes_name} are at most {trials_name}{more}"
         )
-    empty = np.flatnonzero(n == 0)
-    if len(empty):
-        shown = ", ".join(repr(units[row]) for row in empty[:3]) + (", ..." if len(empty) > 3 else "")
-        warnings.warn(
-            f"{len(empty)} of {size} units have no {trials_name} ({shown}); their rates get the population's "
-            "distribution",
-            DataWarning,
-            stacklevel=4,
-        )
-    if size == 1:
-        warnings.warn(
-            "there is one unit only: how much units differ comes from the prior alone; FixedBeta states such a prior "
-            "openly",
-            DataWarning,
-            stacklevel=4,
-        )
+    if warn:
+        empty = np.flatnonzero(n == 0)
+        warn_of_counts(size, len(empty), [units[row] for row in empty[:3]], trials_name)
     return Counts(k, n, units, successes_name, trials_name, unit_name)
 
 

@@ -267,6 +267,7 @@ def compare(tree: xr.DataTree, first: Hashable, second: Hashable, probability: f
     1.0
     """
     low, high = central(probability)
+    Hyperparameters.of(tree)
     names = _index(tree)
     positions = []
     for name in (first, second):

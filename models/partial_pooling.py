@@ -3,24 +3,24 @@
 from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
 import numpy as np
-import numpyro
-import numpyro.distributions as dist
 import pandas as pd
 import xarray as xr
-from jax.typing import ArrayLike
-from jaxtyping import Array, Float, Int, Num
 
 from pelton.engine.errors import ArgumentError, DataError
 from pelton.engine.posterior import Posterior
 from pelton.engine.sources.numpyro import from_numpyro
-from pelton.kernels.beta_binomial import CountTables, count_tables, log_likelihood, log_likelihood_units
+from pelton.kernels.beta_binomial import count_tables
 from pelton.models import frames, predictive, rates
 from pelton.models.counts import Counts, check_counts, design, labels
-from pelton.models.priors import MeanConcentration, Prior, log_shapes
+from pelton.models.parquet import BATCH_ROWS, ParquetUnits, Paths
+from pelton.models.population import VARIABLES, pooled, regression
+from pelton.models.priors import Prior, check_mixed, checked_prior
+
+if TYPE_CHECKING:
+    from pelton.models.streamed import ParquetPooling
 
 EXTRA_GROUPS = ("prior", "prior_predictive", "posterior_predictive", "log_likelihood")
 # Above this ratio of dense table cells to units, regions' counts are cheaper unit by unit.
@@ -28,85 +28,6 @@ DENSE_TABLE_RATIO = 12
 # A hierarchy of regions has a funnel where they hardly differ; small steps reach into it.
 GROUPS_TARGET_ACCEPT = 0.98
 LEAST_CENTRING = 0.3
-
-_VARIABLES = ("logit_mu", "log_kappa", "mu", "kappa", "alpha", "beta")
-
-
-def _describe(logit_mean: Array, log_concentration: Array, prefix: str = "") -> None:
-    """The hyperparameters under every name that a reader may know them by."""
-    log_alpha, log_beta = log_shapes(logit_mean, log_concentration)
-    numpyro.deterministic(f"{prefix}mu", jnp.exp(log_alpha - log_concentration))
-    numpyro.deterministic(f"{prefix}kappa", jnp.exp(log_concentration))
-    numpyro.deterministic(f"{prefix}alpha", jnp.exp(log_alpha))
-    numpyro.deterministic(f"{prefix}beta", jnp.exp(log_beta))
-
-
-def pooled(prior: Prior, tables: CountTables) -> None:
-    """One population: (logit mu, log kappa) ~ prior, rates integrated out."""
-    logit_mean, log_concentration = prior.sites()
-    _describe(logit_mean, log_concentration)
-    numpyro.factor("likelihood", log_likelihood(logit_mean, log_concentration, tables))
-
-
-def regression(
-    prior: Prior,
-    groups: int,
-    centring: Float[ArrayLike, "2 group"] | None,
-    tables: CountTables | None,
-    units: tuple[Num[ArrayLike, " unit"], Num[ArrayLike, " unit"], Int[ArrayLike, " unit"]] | None,
-    covariates: Float[ArrayLike, "unit covariate"] | None,
-) -> None:
-    """Regions with a mean and a concentration each, partially pooled, and covariates on the logit of the mean.
-
-    logit mu_g = m + tau_mu z_g and log kappa_g = l + tau_kappa w_g with (m, l) ~ prior, tau ~ HalfNormal(1), in a
-    parameterisation between centred and not, by region: z_g ~ Normal(c m, tau^c) and mu_g = m + tau^(1-c) (z_g - c m)
-    (Papaspiliopoulos, Roberts & Skold 2007; Gorinova, Moore & Hoffman 2020).
-    """
-    prefix = "population_" if groups else ""
-    mean, concentration = prior.sites(prefix)
-    _describe(mean, concentration, prefix)
-    if groups:
-        spread_mean = numpyro.sample("sd_logit_mu", dist.HalfNormal(1.0))
-        spread_concentration = numpyro.sample("sd_log_kappa", dist.HalfNormal(1.0))
-        with numpyro.plate("group", groups):
-            values = []
-            for name, centre, spread, c in (
-                ("logit_mu", mean, spread_mean, jnp.asarray(centring)[0]),
-                ("log_kappa", concentration, spread_concentration, jnp.asarray(centring)[1]),
-            ):
-                z = numpyro.sample(f"{name}_offset", dist.Normal(c * centre, spread**c))
-                values.append(numpyro.deterministic(name, centre + spread ** (1 - c) * (z - c * centre)))
-        logit_mean, log_concentration = values
-        _describe(logit_mean, log_concentration)
-    else:
-        logit_mean, log_concentration = mean, concentration
-    if tables is not None:
-        numpyro.factor("likelihood", jnp.sum(log_likelihood(logit_mean, log_concentration, tables)))
-        return
-    assert units is not None
-    successes, trials, group = units
-    if groups:
-        logit_mean, log_concentration = logit_mean[jnp.asarray(group)], log_concentration[jnp.asarray(group)]
-    if covariates is not None:
-        with numpyro.plate("covariate", np.shape(covariates)[1]):
-            coefficient = numpyro.sample("standardized_coefficient", dist.Normal(0.0, 1.0))
-        logit_mean = logit_mean + jnp.asarray(covariates) @ coefficient
-    terms = log_likelihood_units(logit_mean, log_concentration, successes, trials)
-    numpyro.factor("likelihood", jnp.sum(terms))
-
-
-def textbook(prior: Prior, successes: ArrayLike, trials: ArrayLike) -> None:
-    """The same posterior with the rates sampled: theta_i ~ Beta(alpha, beta), k_i ~ Binomial(n_i, theta_i).
-
-    What an introduction to the subject writes down, for comparisons; its geometry is harder and its dimension that of
-    the units.
-    """
-    logit_mean, log_concentration = prior.sites()
-    log_alpha, log_beta = log_shapes(logit_mean, log_concentration)
-    _describe(logit_mean, log_concentration)
-    with numpyro.plate("unit", np.shape(successes)[0]):
-        rate = numpyro.sample("rate", dist.Beta(jnp.exp(log_alpha), jnp.exp(log_beta)))
-        numpyro.sample("successes", dist.Binomial(trials, probs=rate), obs=successes)
 
 
 @dataclass(frozen=True)
@@ -162,11 +83,7 @@ class PartialPooling:
         segments: Any = None,
         _names: tuple[str, str, str] = ("successes", "trials", "unit"),
     ):
-        prior = MeanConcentration() if prior is None else prior
-        if not isinstance(prior, Prior):
-            raise ArgumentError(
-                f"prior is a pelton prior such as MeanConcentration(mean, concentration), not {type(prior).__name__}"
-            )
+        prior = checked_prior(prior)
         counts = check_counts(
             successes, trials, unit, successes_name=_names[0], trials_name=_names[1], unit_name=_names[2]
         )
@@ -182,11 +99,7 @@ class PartialPooling:
             )
         k, n = counts.successes, counts.trials
         mixed = (k > 0) & (k < n)
-        if not prior.proper and not mixed.any():
-            raise DataError(
-                "no unit has both successes and failures, and with an improper prior the posterior is improper too; "
-                "choose MeanConcentration or GammaShapes"
-            )
+        check_mixed(prior, bool(mixed.any()))
         if not prior.proper and segment is not None:
             without = sorted(set(range(len(segment_names))) - set(segment[mixed].tolist()))
             if without:
@@ -255,6 +168,60 @@ class PartialPooling:
             segments=column(segments),
             _names=(successes, trials, unit or "unit"),
         )
+
+    @classmethod
+    def from_parquet(
+        cls,
+        path: Paths,
+        *,
+        successes: str,
+        trials: str,
+        unit: str | None = None,
+        prior: Prior | None = None,
+        batch_rows: int = BATCH_ROWS,
+        check_names: bool = True,
+        covariates: Any = None,
+        groups: Any = None,
+        segments: Any = None,
+    ) -> "ParquetPooling":
+        """The model of units in Parquet files, read once in batches; histograms of the counts are all that is kept.
+
+        `pelton.sample` takes it as any other. The tree has no arrays over units: observed_data and constant_data hold
+        how many units there are of each number of successes and of trials. `pelton.write_unit_summary` reads the files
+        again and writes the units' rates beside them.
+
+        Args:
+            path: a file, a pattern such as "stores/*.parquet", a folder, or a list of these.
+            successes, trials, unit: names of columns; units are 0, 1, ... in the order of the files without a name.
+            prior: as for PartialPooling.
+            batch_rows: most rows in memory at a time.
+            check_names: whether to refuse names that stand twice, which takes eight bytes a unit while it reads.
+            covariates, groups, segments: refused; `from_frame` takes them.
+
+        Raises:
+            UnknownNameError: a column is not in a file; the message lists the nearest.
+            DataError: as for PartialPooling; of several files the message names the one. A file is changed meanwhile.
+            ArgumentError: covariates, groups or segments are given.
+            ResourceError: counts take more than 16 million different values.
+
+        >>> import tempfile, pelton
+        >>> folder = tempfile.TemporaryDirectory()
+        >>> pelton.simulate_stores(500).to_parquet(f"{folder.name}/stores.parquet")
+        >>> model = PartialPooling.from_parquet(
+        ...     f"{folder.name}/*.parquet", successes="conversions", trials="impressions", unit="store"
+        ... )
+        >>> len(model.source), dict(pelton.sample(model)["constant_data"].sizes)
+        (500, {'trials': 101})
+        >>> folder.cleanup()
+        """
+        from pelton.models.streamed import read
+
+        for name, value in (("covariates", covariates), ("groups", groups), ("segments", segments)):
+            if value is not None:
+                raise ArgumentError(
+                    f"from_parquet fits one population and takes no {name}; from_frame takes them, of a table in memory"
+                )
+        return read(ParquetUnits.of(path, successes, trials, unit, batch_rows), prior, check_names=check_names)
 
     def __repr__(self) -> str:
         parts = [f"{len(self.counts)} units"]
@@ -337,9 +304,9 @@ class PartialPooling:
         }
         if self.segment is not None:
             tables = count_tables(k, n, self.segment, len(self.segment_names))
-            built = from_numpyro(pooled, self.prior, tables, batch=len(self.segment_names), keep=_VARIABLES)
+            built = from_numpyro(pooled, self.prior, tables, batch=len(self.segment_names), keep=VARIABLES)
         elif self.group is None and self.covariates is None:
-            built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=_VARIABLES)
+            built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=VARIABLES)
         else:
             built = self._regression()
         fields = {
@@ -351,8 +318,8 @@ class PartialPooling:
     def _regression(self) -> Posterior:
         k, n = self.counts.successes, self.counts.trials
         groups = len(self.group_names)
-        names = [name for name in _VARIABLES if groups] + [
-            ("population_" if groups else "") + name for name in _VARIABLES
+        names = [name for name in VARIABLES if groups] + [
+            ("population_" if groups else "") + name for name in VARIABLES
         ]
         names += ["sd_logit_mu", "sd_log_kappa"] if groups else []
         names += ["standardized_coefficient"] if self.covariates is not None else []
@@ -437,7 +404,7 @@ class PartialPooling:
         dims |= dict.fromkeys(("covariates", "standardized_covariates"), ("unit", "covariate"))
         dims["standardized_coefficient"] = ("covariate",)
         if self.group is not None:
-            dims |= dict.fromkeys(_VARIABLES, ("group",))
+            dims |= dict.fromkeys(VARIABLES, ("group",))
         return dims
 
     def _coords(self) -> dict[str, Any]:

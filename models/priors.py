@@ -18,7 +18,7 @@ from jaxtyping import Array, PRNGKeyArray
 from numpyro.distributions import constraints
 from numpyro.distributions.transforms import AffineTransform, ComposeTransform, SoftplusTransform, biject_to
 
-from pelton.engine.errors import ArgumentError, UnknownNameError
+from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.models.distributions import bounds as _bounds
 from pelton.models.distributions import identity as _identity
 from pelton.models.distributions import scalar as _scalars
@@ -383,3 +383,30 @@ def from_text(text: str) -> Prior:
         if isinstance(error, ArgumentError):
             raise
         raise ArgumentError(f"prior {text!r} does not read as {usage}") from None
+
+
+def checked_prior(prior: Prior | None) -> Prior:
+    """The prior, or the default one.
+
+    Raises:
+        ArgumentError: it is no prior of pelton.
+    """
+    prior = MeanConcentration() if prior is None else prior
+    if not isinstance(prior, Prior):
+        raise ArgumentError(
+            f"prior is a pelton prior such as MeanConcentration(mean, concentration), not {type(prior).__name__}"
+        )
+    return prior
+
+
+def check_mixed(prior: Prior, mixed: bool) -> None:
+    """Refuses an improper prior where no unit has both successes and failures.
+
+    Raises:
+        DataError: the posterior would be improper.
+    """
+    if not prior.proper and not mixed:
+        raise DataError(
+            "no unit has both successes and failures, and with an improper prior the posterior is improper too; "
+            "choose MeanConcentration or GammaShapes"
+        )

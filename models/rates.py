@@ -54,6 +54,11 @@ class Hyperparameters:
         Raises:
             DataError: the tree is not one of PartialPooling.
         """
+        if "parquet" in tree.attrs:
+            raise DataError(
+                f"the units of this tree are in {tree.attrs['parquet']!r} and not in memory; "
+                "pelton.write_unit_summary(tree, model, path) reads them again and writes their rates"
+            )
         missing = [
             f"{group}/{name}"
             for group, name in (

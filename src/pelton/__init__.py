@@ -18,6 +18,7 @@ _PUBLIC = {
     "rate_posterior": "pelton.models.single_rate",
     "unit_table": "pelton.models.decisions",
     "unit_summary": "pelton.models.rates",
+    "write_unit_summary": "pelton.models.unit_file",
     "ranking": "pelton.models.decisions",
     "shrinkage": "pelton.models.decisions",
     "split_budget": "pelton.models.decisions",
@@ -111,6 +112,7 @@ if TYPE_CHECKING:
     from pelton.models.simulate import simulate_stores as simulate_stores
     from pelton.models.single_rate import fit_prior as fit_prior
     from pelton.models.single_rate import rate_posterior as rate_posterior
+    from pelton.models.unit_file import write_unit_summary as write_unit_summary
     from pelton.report.ranks import rank_picture as rank_picture
 
 

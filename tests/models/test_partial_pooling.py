@@ -13,7 +13,7 @@ from arviz_stats.base import array_stats
 
 import pelton
 from pelton.engine.samplers import REGISTRY
-from pelton.models.partial_pooling import textbook
+from pelton.models.population import textbook
 from tests.samplers import SETTINGS
 from tests.statistics import LIMIT, assert_agrees, z_scores
 
