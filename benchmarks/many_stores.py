@@ -14,6 +14,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -37,7 +38,7 @@ def simulate(folder: Path, stores: int, most_trials: int, files: int = 4) -> Non
     schema = pa.schema(
         [("store", pa.string()), ("visits", pa.int32()), ("sales", pa.int32()), ("true_rate", pa.float32())]
     )
-    for index, (start, end) in enumerate(zip(ends[:-1], ends[1:], strict=True)):
+    for index, (start, end) in enumerate(pairwise(ends.tolist())):
         with pq.ParquetWriter(folder / f"stores-{index}.parquet", schema) as writer:
             for first in range(start, end, BLOCK):
                 size = min(BLOCK, end - first)
@@ -107,17 +108,13 @@ def check(folder: Path) -> dict[str, Any]:
     """The written rates against the simulated ones: coverage, P(rate > threshold) and P(top) as frequencies."""
     import pyarrow.parquet as pq
 
-    truths, inside, above, expected, top = [], 0, 0, 0.0, 0.0
-    rows = 0
+    files = sorted(folder.glob("stores-*.parquet"))
+    rates = np.concatenate([pq.read_table(file, columns=["true_rate"])["true_rate"].to_numpy() for file in files])
+    rows, inside, above, expected, top = 0, 0, 0, 0.0, 0.0
     written = pq.ParquetFile(folder / "rates.parquet")
-    parts = written.iter_batches(BLOCK, columns=["store", "q03", "q97", "p_above", "p_top"])
-    for file in sorted(folder.glob("stores-*.parquet")):
-        truths += [part for part in pq.ParquetFile(file).iter_batches(BLOCK, columns=["store", "true_rate"])]
-    names = (name for part in truths for name in [part.column("store")])
-    rates = np.concatenate([part.column("true_rate").to_numpy() for part in truths])
-    first = next(names)
-    for part in parts:
-        if not rows and part.column("store")[:100] != first[:100]:
+    for part in written.iter_batches(BLOCK, columns=["store", "q03", "q97", "p_above", "p_top"]):
+        # Stores are named by their positions.
+        if part.column("store")[0].as_py() != str(rows):
             raise AssertionError("the rows written are not in the order of those read")
         rate = rates[rows : rows + len(part)]
         low, high, chance, among = (part.column(name).to_numpy() for name in ("q03", "q97", "p_above", "p_top"))

@@ -19,6 +19,7 @@ from pelton.engine.errors import ArgumentError, OutputError
 from pelton.models.mixtures import Wanted, coarse, quantile_names, summarise, top_thresholds
 from pelton.models.nodes import Nodes, nodes_for
 from pelton.models.parquet import Batch
+from pelton.models.partial_pooling import PartialPooling
 from pelton.models.streamed import ParquetPooling, check_tree
 from pelton.models.tally import pair_key, pair_of
 
@@ -51,7 +52,7 @@ class UnitFile:
 
 def write_unit_summary(
     tree: xr.DataTree,
-    model: ParquetPooling,
+    model: ParquetPooling | PartialPooling,
     path: str | os.PathLike[str],
     *,
     threshold: float | None = None,
@@ -110,9 +111,14 @@ def write_unit_summary(
     >>> folder.cleanup()
     """
     target = Path(path)
+    if not isinstance(model, ParquetPooling):
+        raise ArgumentError(
+            "write_unit_summary takes a model of PartialPooling.from_parquet; the units of this one are in memory, and "
+            "pelton.unit_table(tree).to_parquet(path) writes them"
+        )
     _check(model, target, threshold, top, quantiles, row_group)
-    check_tree(tree, model)
     model.source.check_unchanged()
+    check_tree(tree, model)
     draws = [np.asarray(tree["posterior"][name], np.float64).ravel() for name in ("logit_mu", "log_kappa")]
     wanted = Wanted(tuple(quantiles), threshold)
     if model.pairs is not None:
@@ -142,13 +148,13 @@ def write_unit_summary(
 
 
 def _check(
-    model: Any, target: Path, threshold: float | None, top: int | None, quantiles: Sequence[float], row_group: int
+    model: ParquetPooling,
+    target: Path,
+    threshold: float | None,
+    top: int | None,
+    quantiles: Sequence[float],
+    row_group: int,
 ) -> None:
-    if not isinstance(model, ParquetPooling):
-        raise ArgumentError(
-            f"write_unit_summary takes a model of PartialPooling.from_parquet, not {type(model).__name__}; where units "
-            "are in memory, pelton.unit_table(tree).to_parquet(path) writes them"
-        )
     if threshold is not None and not 0 <= threshold <= 1:
         raise ArgumentError(f"threshold is a rate between 0 and 1, not {threshold!r}")
     if top is not None and (not isinstance(top, int | np.integer) or top < 1):
