@@ -70,7 +70,7 @@ def write_unit_summary(
     P(among the top k) is approximated: t_d is the rate that k units exceed in expectation given draw d,
     sum_i P(theta_i > t_d | d) = k, and p_top the mean over draws of P(theta_i > t_d | d). It treats the rate of the
     k-th unit as known given d. That rate's own chance vanishes as units grow, and p_top sums to k over units; of 2,000
-    units with k = 100 it is within 0.02 of full ranks. `pelton.ranking` counts ranks where units fit the memory.
+    units it is within 0.02 of full ranks. `pelton.ranking` counts ranks where units fit the memory.
 
     The file is written beside its place and takes it when it is whole. Where there are more than four million distinct
     pairs of counts, posteriors are worked out batch by batch, and the thresholds t_d from cells of like counts (trials
