@@ -249,6 +249,7 @@ class PartialPooling:
         covariates = [] if covariates is None else list(covariates)
         for name in covariates:
             column(name)
+            frames.check_name(name, "a covariate's name")
         return cls(
             column(successes),
             column(trials),

@@ -2,7 +2,6 @@
 
 import numpy as np
 import pandas as pd
-import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -44,7 +43,7 @@ def tables(draw):
     }
     shape = draw(st.sampled_from(["plain"] * 6 + ["twice", "levels", "index", "lacking", "arrow"]))
     if shape == "twice":
-        frame = pd.concat([frame, frame.iloc[:, [draw(st.integers(0, 5))]]], axis=1)
+        frame = frame.iloc[:, [*range(6), draw(st.integers(0, 5))]]
     elif shape == "levels":
         frame.columns = pd.MultiIndex.from_tuples([(name, draw(st.sampled_from(["", "k"]))) for name in frame.columns])
     elif shape == "index" and size:
@@ -54,7 +53,7 @@ def tables(draw):
     return frame, how, draw(st.sampled_from(PRIORS))
 
 
-@examples(400)
+@examples(250)
 @given(drawn=tables())
 def test_any_table_of_counts_is_read_or_refused(tally, drawn):
     """Tables of counts given to `PartialPooling.from_frame`."""

@@ -146,7 +146,9 @@ def test_files_made_by_hand(tally, folder, content):
     fit(tally, name, *RATES)
 
 
-@pytest.mark.parametrize("name", [".", "missing.csv", "folder.csv", "a\0b.csv", "x" * 5000 + ".csv", "", "\x1b[31m.csv"])
+@pytest.mark.parametrize(
+    "name", [".", "missing.csv", "folder.csv", "a\0b.csv", "x" * 5000 + ".csv", "", "\x1b[31m.csv"]
+)
 def test_files_that_are_none(tally, folder, name):
     """Names of files that are none given to `pelton fit`."""
     (folder / "folder.csv").mkdir(exist_ok=True)
@@ -159,7 +161,9 @@ def spoilt(draw, whole):
     content = whole
     for _ in range(draw(st.integers(1, 3))):
         at, cut = draw(st.integers(0, len(content))), draw(st.integers(0, 12))
-        put = draw(st.one_of(st.binary(max_size=6), st.sampled_from([b",", b'"', b"\n", b"\r", b"#", b"-", b"1e9", b"\t"])))
+        put = draw(
+            st.one_of(st.binary(max_size=6), st.sampled_from([b",", b'"', b"\n", b"\r", b"#", b"-", b"1e9", b"\t"]))
+        )
         content = content[:at] + put + content[at + cut :]
     return content
 
