@@ -133,47 +133,63 @@ def _arrow(draw, size):
 
 
 @st.composite
-def wild(draw, size):
-    """A column of any type and content."""
-    kind = draw(st.sampled_from(["integer", "float", "object", "category", "arrow", "nullable", "time", "other"]))
-    if kind == "integer":
-        dtype = np.dtype(draw(st.sampled_from(_INTEGERS)))
-        limits = np.iinfo(dtype)
-        return pd.Series(np.array(draw(_of(size, st.integers(limits.min, limits.max))), dtype))
-    if kind == "float":
-        width = draw(st.sampled_from([16, 32, 64]))
-        values = st.one_of(st.floats(width=width), st.integers(0, 100).map(float))
-        return pd.Series(np.array(draw(_of(size, values)), f"float{width}"))
-    if kind == "object":
-        values = draw(_of(size, oddities))
-        column = np.empty(size, object)
-        for row, value in enumerate(values):
-            column[row] = value
-        return pd.Series(column)
-    if kind == "category":
-        values = st.sampled_from([1, 2, 50]) if draw(st.booleans()) else st.sampled_from(["1", "b", 2.5, True])
-        return pd.Series(pd.Categorical(draw(_of(size, st.one_of(values, st.none())))))
-    if kind == "arrow":
-        return draw(_arrow(size))
-    if kind == "nullable":
-        dtype = draw(st.sampled_from(["Int8", "UInt64", "Float32", "boolean", "string"]))
-        values = {"boolean": st.booleans(), "string": st.sampled_from(["1", "x", ""])}.get(dtype, st.integers(0, 100))
-        return pd.Series(pd.array(draw(_of(size, st.one_of(values, st.none()))), dtype=dtype))
-    if kind == "time":
-        start = draw(st.sampled_from(["1700-01-01", "1999-12-31 23:00", "2024-01-01"]))
-        column = pd.Series(pd.date_range(start, periods=size, freq="7D", tz=draw(st.sampled_from([None, "UTC"]))))
-        return column - column.iloc[0] if size and draw(st.booleans()) else column
-    return draw(
-        st.sampled_from(
-            [
-                pd.Series(pd.arrays.SparseArray(np.arange(size) % 3)),
-                pd.Series(pd.interval_range(0, size, periods=size) if size else pd.Index([], dtype=object)),
-                pd.Series(np.arange(size) * 1j),
-                pd.Series(pd.period_range("2020", periods=size, freq="M")),
-                pd.Series(np.full(size, b"1")),
-            ]
-        )
+def _integers(draw, size):
+    dtype = np.dtype(draw(st.sampled_from(_INTEGERS)))
+    limits = np.iinfo(dtype)
+    return pd.Series(np.array(draw(_of(size, st.integers(limits.min, limits.max))), dtype))
+
+
+@st.composite
+def _floats(draw, size):
+    width = draw(st.sampled_from([16, 32, 64]))
+    values = st.one_of(st.floats(width=width), st.integers(0, 100).map(float))
+    return pd.Series(np.array(draw(_of(size, values)), f"float{width}"))
+
+
+@st.composite
+def _objects(draw, size):
+    column = np.empty(size, object)
+    for row, value in enumerate(draw(_of(size, oddities))):
+        column[row] = value
+    return pd.Series(column)
+
+
+@st.composite
+def _categories(draw, size):
+    values = st.sampled_from(draw(st.sampled_from([[1, 2, 50], ["1", "b", 2.5, True]])))
+    return pd.Series(pd.Categorical(draw(_of(size, st.one_of(values, st.none())))))
+
+
+@st.composite
+def _nullable(draw, size):
+    dtype = draw(st.sampled_from(["Int8", "UInt64", "Float32", "boolean", "string"]))
+    values = {"boolean": st.booleans(), "string": st.sampled_from(["1", "x", ""])}.get(dtype, st.integers(0, 100))
+    return pd.Series(pd.array(draw(_of(size, st.one_of(values, st.none()))), dtype=dtype))
+
+
+@st.composite
+def _times(draw, size):
+    start = draw(st.sampled_from(["1700-01-01", "1999-12-31 23:00", "2024-01-01"]))
+    column = pd.Series(pd.date_range(start, periods=size, freq="7D", tz=draw(st.sampled_from([None, "UTC"]))))
+    return column - column.iloc[0] if size and draw(st.booleans()) else column
+
+
+def _others(size):
+    return st.sampled_from(
+        [
+            pd.Series(pd.arrays.SparseArray(np.arange(size) % 3)),
+            pd.Series(pd.interval_range(0, size, periods=size) if size else pd.Index([], dtype=object)),
+            pd.Series(np.arange(size) * 1j),
+            pd.Series(pd.period_range("2020", periods=size, freq="M")),
+            pd.Series(np.full(size, b"1")),
+        ]
     )
+
+
+def wild(size):
+    """A column of any type and content."""
+    kinds = (_integers, _floats, _objects, _categories, _arrow, _nullable, _times, _others)
+    return st.one_of([kind(size) for kind in kinds])
 
 
 def whole(size, least, most):
@@ -190,7 +206,5 @@ def whole(size, least, most):
 
 def labelled(size):
     """A column of names that differ."""
-    values = st.lists(
-        st.one_of(names, st.integers(-(2**40), 2**40)), min_size=size, max_size=size, unique_by=lambda v: str(v)
-    )
+    values = st.lists(st.one_of(names, st.integers(-(2**40), 2**40)), min_size=size, max_size=size, unique_by=str)
     return values.map(lambda found: pd.Series(found, dtype=object))

@@ -1,4 +1,4 @@
-"""Hostile names of columns, units, geos, channels and files do nothing in the report, on the terminal or on the disk."""
+"""Hostile names of columns, units, geos, channels and files do nothing in a report, on a terminal or on the disk."""
 
 import base64
 import json
