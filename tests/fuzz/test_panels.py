@@ -154,7 +154,7 @@ def test_any_panel_is_read_or_refused(tally, drawn):
         assert len(panel.summary()) == len(panel.geos)
 
 
-@examples(20)
+@examples(12)
 @given(drawn=tables())
 def test_any_media_mix_has_a_log_density(tally, drawn):
     """Media mixes of such tables: one evaluation of the log density in float64."""
