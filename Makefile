@@ -10,7 +10,7 @@ ADAPTERS := .venv-adapters
 ADAPTERS_STAMP := $(ADAPTERS)/.installed
 PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
 
-.PHONY: help demo test test-slow test-adapters lint types imports doctest wheel format clean
+.PHONY: help demo test test-slow reliability test-adapters lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -30,6 +30,9 @@ test: $(STAMP)  ## the tests, in under 20 minutes on two cores
 
 test-slow: $(STAMP)  ## calibration and long comparisons
 	$(BIN)/python -m pytest -m slow --timeout 7200
+
+reliability: $(STAMP)  ## random inputs, ten times those of `make test`, and their counts in docs/reliability.md
+	$(BIN)/python -m pelton.benchmarks.reliability --times 10
 
 $(ADAPTERS_STAMP): pyproject.toml
 	@test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)

@@ -1,15 +1,17 @@
 """Successes and trials per unit, read from arrays or a table and checked before anything is compiled."""
 
+import numbers
 import warnings
 from collections.abc import Hashable, Sequence
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
 
 import numpy as np
 import pandas as pd
 
 from pelton.engine.errors import DataError, DataWarning
-from pelton.models.frames import is_table, listed, to_pandas
+from pelton.models.frames import check_name, is_table, listed, to_pandas
 
 # int32 holds the counts on a device without 64-bit integers.
 LARGEST = 2**31 - 1
@@ -50,11 +52,16 @@ def _whole(values: Any, name: str, units: Sequence[Hashable] | None, first: int)
         raise DataError(f"{name} is one number per unit, not an array of shape {array.shape}")
     if np.issubdtype(array.dtype, np.bool_):
         array = array.astype(np.int64)
+    if array.dtype.kind in "mM":
+        kind = "durations" if array.dtype.kind == "m" else "dates"
+        raise DataError(f"{name} holds {kind}; counts are whole numbers: choose another column")
     if not np.issubdtype(array.dtype, np.number):
         array = _numbers(array, name, units, first)
     if np.issubdtype(array.dtype, np.complexfloating):
         raise DataError(f"{name} holds complex numbers; counts are whole numbers")
     if np.issubdtype(array.dtype, np.floating):
+        # The largest count is beyond a float16.
+        array = array.astype(np.float64)
         missing = "is missing or not finite; give the count or leave the unit out"
         _refuse(~np.isfinite(array), array, name, units, first, missing)
         _refuse(array != np.floor(array), array, name, units, first, "is not a whole number; give counts, not rates")
@@ -64,21 +71,32 @@ def _whole(values: Any, name: str, units: Sequence[Hashable] | None, first: int)
 
 
 def _numbers(array: np.ndarray, name: str, units: Sequence[Hashable] | None, first: int) -> np.ndarray:
-    numbers = np.empty(len(array), dtype=np.float64)
+    found = np.empty(len(array), dtype=np.float64)
     for row, value in enumerate(array):
         if value is None or value is pd.NaT or value is pd.NA:
-            numbers[row] = np.nan
+            found[row] = np.nan
         elif isinstance(value, str):
             raise DataError(
                 f"{name}: {_where(row, units, first)} holds the text {value!r}; a count is a whole number without "
                 "separators or units"
             )
         else:
-            try:
-                numbers[row] = float(value)
-            except (TypeError, ValueError):
-                raise DataError(f"{name}: {_where(row, units, first)} holds {value!r}, which is not a number") from None
-    return numbers
+            found[row] = _number(value, name, row, units, first)
+    return found
+
+
+def _number(value: Any, name: str, row: int, units: Sequence[Hashable] | None, first: int) -> float:
+    # To NumPy a duration is an integer; float() takes it, and bytes, for numbers.
+    if isinstance(value, numbers.Real | Decimal | np.bool_) and not isinstance(value, np.timedelta64):
+        try:
+            return float(value)
+        except OverflowError:
+            return np.inf
+        except (TypeError, ValueError):
+            pass
+    shown = repr(value)
+    shown = shown if len(shown) <= 60 else f"{shown[:57]}..."
+    raise DataError(f"{name}: {_where(row, units, first)} holds {shown}, which is not a number; give the count")
 
 
 def _refuse(
@@ -100,6 +118,8 @@ def _names(unit: Any, size: int, name: str, first: int) -> tuple[Hashable, ...]:
     missing = [row for row, value in enumerate(values) if value is None or value is pd.NA or value != value]
     if missing:
         raise DataError(f"{name}: row {first + missing[0] + 1} has no name; name every unit")
+    for row, value in enumerate(values):
+        check_name(value, f"{name}: row {first + row + 1}")
     seen: dict[Hashable, int] = {}
     for row, value in enumerate(values):
         if value in seen:
@@ -196,6 +216,8 @@ def labels(values: Any, size: int, what: str) -> tuple[np.ndarray, tuple[Hashabl
     missing = [row for row, value in enumerate(given) if value is None or value is pd.NA or value != value]
     if missing:
         raise DataError(f"{what}: row {missing[0] + 1} is missing; every unit belongs to one")
+    for row, value in enumerate(given):
+        check_name(value, f"{what}: row {row + 1}")
     index, found = pd.factorize(np.array(given, dtype=object))
     return index.astype(np.int64), tuple(found)
 
@@ -218,6 +240,11 @@ def design(covariates: Any, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
         frame = pd.DataFrame(array, columns=list(names))
     if len(frame) != size:
         raise DataError(f"there are {size} units and {len(frame)} rows of covariates; give one row per unit")
+    if not names:
+        raise DataError("the covariates have no column; leave covariates out, or name some")
+    twice = [name for name in names if names.count(name) > 1]
+    if twice:
+        raise DataError(f"covariate {twice[0]!r} stands {names.count(twice[0])} times; name each once")
     columns = []
     for name in frame.columns:
         try:
@@ -229,8 +256,15 @@ def design(covariates: Any, size: int) -> tuple[np.ndarray, tuple[str, ...]]:
         bad = np.flatnonzero(~np.isfinite(column))
         if len(bad):
             raise DataError(f"covariate {name!r}: row {bad[0] + 1} is {column[bad[0]]}; give every unit a value")
-        if np.ptp(column) == 0:
+        if np.min(column) == np.max(column):
             raise DataError(f"covariate {name!r} is {column[0]:g} for every unit; leave it out")
+        with np.errstate(over="ignore", under="ignore", invalid="ignore"):
+            spread = column.std()
+        if not (spread > 0 and np.isfinite(spread)):
+            raise DataError(
+                f"covariate {name!r} is from {column.min():g} to {column.max():g}, beyond what can be computed with; "
+                "give it in another unit"
+            )
         columns.append(column)
     matrix = np.stack(columns, axis=1)
     centred = (matrix - matrix.mean(axis=0)) / matrix.std(axis=0)

@@ -84,6 +84,34 @@ def column(frame: pd.DataFrame, name: str) -> pd.Series:
     return found
 
 
+def check_name(name: Any, what: str) -> None:
+    """Refuses a name that no file can hold: results are written under it.
+
+    Args:
+        name: of a column, unit, geo or channel.
+        what: where it stands, for the message.
+
+    Raises:
+        DataError: it is a list or the like, or text with a NUL character or half a surrogate pair in it.
+    """
+    try:
+        hash(name)
+    except TypeError:
+        kind = type(name).__name__
+        raise DataError(f"{what} is {str(name)[:60]!r}, a {kind}, which is no name; give text or a number") from None
+    if not isinstance(name, str) or name.isprintable():
+        return
+    if "\0" in name:
+        raise DataError(f"{what} is {name!r}; leave the NUL character out of the name")
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        raise DataError(
+            f"{what} is {name!r}, which is no whole text: half a surrogate pair is left of a wrong decoding; read the "
+            "file again as what it is, UTF-8 say, or correct the name"
+        ) from None
+
+
 def _from_xarray(data: xr.Dataset | xr.DataArray, what: str) -> pd.DataFrame:
     if isinstance(data, xr.DataArray):
         if data.name is None:

@@ -495,12 +495,15 @@ class _Reader:
         for kind in pooling.values() if isinstance(pooling, dict) else [] if pooling is None else [pooling]:
             self.one_of("pooling at [model] pooling", kind, POOLINGS)
         if isinstance(trend, dict):
-            if "name" not in trend:
+            if not isinstance(trend.get("name"), str):
                 raise self.wrong("[model] trend", trend, 'a table with a name, such as {name = "piecewise"}')
             self.one_of("trend at [model] trend", trend["name"], TRENDS)
             kind: Any = TRENDS[trend["name"]]
             known = ["name", *(one.name for one in fields(kind))]
             self.known_keys("key of [model] trend", trend, known)
+            for one in fields(kind):
+                if not _WHOLE.accepts(trend.get(one.name, one.default)):
+                    raise self.wrong(f"[model] trend {one.name}", trend[one.name], _WHOLE.words)
         elif trend is not None:
             self.one_of("trend at [model] trend", trend, ["none", *TRENDS])
         with _placed(f"{self.file!r}: [model] trend"):

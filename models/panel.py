@@ -11,7 +11,7 @@ from jaxtyping import Bool, Float64, Int64
 
 from pelton.engine.errors import ArgumentError, UnknownNameError
 from pelton.models import panel_checks as checks
-from pelton.models.frames import to_pandas
+from pelton.models.frames import check_name, to_pandas
 from pelton.models.panel_calendar import Calendar, read_calendar, refuse_gaps
 
 if TYPE_CHECKING:
@@ -149,6 +149,8 @@ and leaves their target out of the likelihood
         # A channel's media may be money, and stand for both.
         roles += [("spend", column) for k, column in enumerate(money or ()) if column != media[k]]
         checks.check_columns(frame, roles)
+        for name in names:
+            check_name(name, "the name of a channel")
         clash = [name for name in names if name in {time, geo, target, *controls, *events}]
         if clash:
             raise ArgumentError(

@@ -18,6 +18,8 @@ COLLINEAR = 0.95
 # Warnings point at the caller, whichever of these modules it came through.
 _HERE = os.path.dirname(__file__)
 _DEPENDENT = 1e-8
+# A column's largest size, or 1 over it: its squares, and those of ratios of columns, stay within a float64.
+_FAR = 1e50
 # How dates are written as text; slashes and dashes leave open which of day and month comes first.
 _FORMATS = (
     *("ISO8601", "%Y/%m/%d", "%d/%m/%Y", "%m/%d/%Y", "%d-%m-%Y", "%m-%d-%Y", "%d.%m.%Y", "%d/%m/%y", "%m/%d/%y"),
@@ -86,6 +88,7 @@ def check_columns(frame: pd.DataFrame, roles: Iterable[tuple[str, str | None]]) 
         if name is None:
             continue
         frames.column(frame, name)
+        frames.check_name(name, f"the name of the {role} column")
         if name in taken:
             raise ArgumentError(
                 f"column {name!r} is named twice, as {taken[name]} and as {role}; a column has one role"
@@ -95,14 +98,26 @@ def check_columns(frame: pd.DataFrame, roles: Iterable[tuple[str, str | None]]) 
         raise DataError("the table is empty; give one row per geo and date")
 
 
+def _distinct(column: Any, name: str) -> tuple[np.ndarray, Any]:
+    """Index into the distinct values, and these, in order of first appearance."""
+    try:
+        return pd.factorize(column)
+    except (TypeError, ValueError, NotImplementedError):
+        # Lists, tables and the like have no order of their own.
+        raise DataError(f"{name} holds lists or tables instead of names or dates; give one value in each row") from None
+
+
 def _labels(column: Any, name: str) -> tuple[tuple[str, ...], np.ndarray]:
     missing = np.flatnonzero(column.isna().to_numpy())
     if len(missing):
         raise DataError(
             f"{name}: row {missing[0] + 1} has no name ({len(missing)} such); name every row's geo or leave the row out"
         )
-    index, found = pd.factorize(column)
+    index, found = _distinct(column, name)
     names = tuple(str(value) for value in found)
+    for at, value in enumerate(names):
+        if not value.isprintable():
+            frames.check_name(value, f"{name}: row {int(np.flatnonzero(index == at)[0]) + 1}")
     blank = [at for at, value in enumerate(names) if not value.strip()]
     if blank:
         row = int(np.flatnonzero(index == blank[0])[0])
@@ -144,7 +159,7 @@ def _dates(column: Any, name: str, place: Callable[[int], str]) -> np.ndarray:
         raise DataError(
             f"{name}: {place(int(missing[0]))} has no date ({len(missing)} such); give it or leave the row out"
         )
-    index, values = pd.factorize(column)
+    index, values = _distinct(column, name)
 
     def refuse(bad: np.ndarray, reason: str) -> None:
         if bad.any():
@@ -287,6 +302,9 @@ def read_numbers(frame: pd.DataFrame, rows: Rows, name: str, role: str, blank: s
     if blank:
         refuse(np.isnan(values), f"it is missing; {blank}")
     refuse(np.isinf(values), "it is not finite; correct it")
+    size = np.nanmax(np.abs(values), initial=0.0)
+    if size > _FAR or 0 < size < 1 / _FAR:
+        refuse(np.abs(values) == size, "it is beyond what can be computed with; give the column in another unit")
     if least:
         refuse(values < 0, f"it is negative; {least}")
     return values
@@ -387,8 +405,9 @@ def warn_collinear(rows: Rows, names: Sequence[str], values: np.ndarray) -> None
     size = np.diff(np.r_[start, len(rows.geo)])[:, None]
     centred = values - (np.add.reduceat(values, start) / size)[rows.geo]
     # A column that is constant in a geo keeps rounding there, which scaling would blow up.
-    varies = np.maximum.reduceat(values, start) > np.minimum.reduceat(values, start)
     sd = np.sqrt(np.add.reduceat(centred**2, start) / size)
+    # Nor does a movement count whose squares are below the least number.
+    varies = (np.maximum.reduceat(values, start) > np.minimum.reduceat(values, start)) & (sd > 0)
     scaled = centred * np.where(varies, 1 / np.where(varies, sd, 1), 0)[rows.geo]
     norm = np.sqrt((scaled**2).sum(axis=0))
     within = np.flatnonzero(norm > 0).tolist()

@@ -84,6 +84,8 @@ class PartialPooling:
         _names: tuple[str, str, str] = ("successes", "trials", "unit"),
     ):
         prior = checked_prior(prior)
+        for name in _names:
+            frames.check_name(name, "a column's name")
         counts = check_counts(
             successes, trials, unit, successes_name=_names[0], trials_name=_names[1], unit_name=_names[2]
         )
@@ -91,6 +93,8 @@ class PartialPooling:
         group, group_names = (None, ()) if groups is None else labels(groups, size, "groups")
         segment, segment_names = (None, ()) if segments is None else labels(segments, size, "segments")
         matrix, names = (None, ()) if covariates is None else design(covariates, size)
+        for name in names:
+            frames.check_name(name, "a covariate's name")
         if segment is not None and (group is not None or matrix is not None):
             raise ArgumentError("segments are hierarchies of their own and take neither groups nor covariates")
         if prior.fixed and (group is not None or matrix is not None):
@@ -137,7 +141,7 @@ class PartialPooling:
         Args:
             frame: the table, of pandas, polars, pyarrow, xarray or another library that Narwhals reads.
             successes, trials, unit, groups, segments: names of columns.
-            covariates: names of columns.
+            covariates: names of columns; none is as None.
             prior: as for PartialPooling.
 
         Raises:
@@ -155,15 +159,16 @@ class PartialPooling:
         def column(name: str | None) -> Any:
             return None if name is None else frames.column(table, name)
 
-        if covariates is not None:
-            for name in covariates:
-                column(name)
+        covariates = [] if covariates is None else list(covariates)
+        for name in covariates:
+            column(name)
+            frames.check_name(name, "a covariate's name")
         return cls(
             column(successes),
             column(trials),
             unit=column(unit),
             prior=prior,
-            covariates=None if covariates is None else table[list(covariates)],
+            covariates=table[covariates] if covariates else None,
             groups=column(groups),
             segments=column(segments),
             _names=(successes, trials, unit or "unit"),

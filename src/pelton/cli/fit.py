@@ -229,7 +229,8 @@ def fit(
     }
     check_approximation(sampling, hold_out)
     name = _name(data)
-    folder = Path("pelton-out") / (Path(name).stem or "fit") if out is None else out
+    # Of a file called "...csv" two dots are left, which would be the folder above.
+    folder = Path("pelton-out") / (Path(name).stem.strip(".") or "fit") if out is None else out
     if model == "rates":
         _refuse_others(model, {"config": config})
         converged = fit_rates(data, name, rates, folder, sampling, quiet=quiet)
