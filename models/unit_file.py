@@ -212,7 +212,7 @@ def _some(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _cells(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean successes, mean trials and units of cells of like counts, by a pass of its own."""
-    total = pd.DataFrame()
+    total: Any = pd.DataFrame()
     for batch in model.source.batches():
         rows = pd.DataFrame({"k": batch.successes, "n": batch.trials, "units": 1}, dtype=np.float64)
         found = rows.groupby(coarse(batch.successes, batch.trials)).sum()

@@ -1,7 +1,7 @@
 """Partial pooling from Parquet files against the same units in memory, closed forms of scipy, and full ranks."""
 
 import os
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
