@@ -9,7 +9,6 @@ from typing import Any
 
 import numpy as np
 import pyarrow as pa
-import pyarrow.compute as pc
 import pyarrow.parquet as pq
 
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
@@ -234,4 +233,4 @@ def _integers(column: Any) -> np.ndarray:
 def _nameless(names: Any) -> bool:
     if names.null_count:
         return True
-    return pa.types.is_floating(names.type) and bool(pc.any(pc.is_nan(names)).as_py())
+    return pa.types.is_floating(names.type) and bool(np.isnan(names.to_numpy(zero_copy_only=False)).any())

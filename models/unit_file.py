@@ -119,13 +119,15 @@ def write_unit_summary(
     _check(model, target, threshold, top, quantiles, row_group)
     model.source.check_unchanged()
     check_tree(tree, model)
-    draws = [np.asarray(tree["posterior"][name], np.float64).ravel() for name in ("logit_mu", "log_kappa")]
+    mean, concentration = (
+        np.asarray(tree["posterior"][name], np.float64).ravel() for name in ("logit_mu", "log_kappa")
+    )
     wanted = Wanted(tuple(quantiles), threshold)
     if model.pairs is not None:
         k, n, units = model.pairs.successes, model.pairs.trials, model.pairs.units
     else:
         k, n, units = _cells(model) if top is not None else _some(model)
-    nodes = nodes_for(*draws, k, n)
+    nodes = nodes_for(mean, concentration, k, n)
     top_rate = None
     if top is not None:
         everyone = top >= len(model.source)
@@ -136,7 +138,7 @@ def write_unit_summary(
         target,
         len(model.source),
         None if model.pairs is None else len(k),
-        len(draws[0]),
+        len(mean),
         len(nodes),
         nodes.error,
         top_rate,
@@ -212,10 +214,10 @@ def _some(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 def _cells(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean successes, mean trials and units of cells of like counts, by a pass of its own."""
-    total = pd.DataFrame()
+    total: Any = pd.DataFrame()
     for batch in model.source.batches():
         rows = pd.DataFrame({"k": batch.successes, "n": batch.trials, "units": 1}, dtype=np.float64)
-        found = rows.groupby(coarse(batch.successes, batch.trials)).sum()
+        found: Any = rows.groupby(coarse(batch.successes, batch.trials)).sum()
         total = found if total.empty else pd.concat([total, found]).groupby(level=0).sum()
     units = total["units"].to_numpy()
     return total["k"].to_numpy() / units, total["n"].to_numpy() / units, units

@@ -1,7 +1,7 @@
 """Partial pooling from Parquet files against the same units in memory, closed forms of scipy, and full ranks."""
 
 import os
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import pandas as pd
@@ -422,9 +422,7 @@ def test_files_that_cannot_be_read(tmp_path):
         pelton.PartialPooling.from_parquet(tmp_path, **COLUMNS)
     for name in ("groups", "segments", "covariates"):
         with pytest.raises(ArgumentError, match=f"takes no {name}; from_frame takes them"):
-            pelton.PartialPooling.from_parquet(
-                tmp_path / "a.parquet", **COLUMNS, **cast(dict[str, Any], {name: "store"})
-            )
+            pelton.PartialPooling.from_parquet(tmp_path / "a.parquet", **(COLUMNS | {name: "store"}))
     with pytest.raises(ArgumentError, match="batch_rows is a whole number"):
         ParquetUnits.of(tmp_path / "a.parquet", "sales", "visits", None, 0)
 
