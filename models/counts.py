@@ -11,7 +11,7 @@ import numpy as np
 import pandas as pd
 
 from pelton.engine.errors import DataError, DataWarning
-from pelton.models.frames import check_name, is_table, listed, to_pandas
+from pelton.models.frames import check_names, is_table, listed, to_pandas
 
 # int32 holds the counts on a device without 64-bit integers.
 LARGEST = 2**31 - 1
@@ -118,8 +118,7 @@ def _names(unit: Any, size: int, name: str, first: int) -> tuple[Hashable, ...]:
     missing = [row for row, value in enumerate(values) if value is None or value is pd.NA or value != value]
     if missing:
         raise DataError(f"{name}: row {first + missing[0] + 1} has no name; name every unit")
-    for row, value in enumerate(values):
-        check_name(value, f"{name}: row {first + row + 1}")
+    check_names(values, name, first)
     seen: dict[Hashable, int] = {}
     for row, value in enumerate(values):
         if value in seen:
@@ -216,8 +215,7 @@ def labels(values: Any, size: int, what: str) -> tuple[np.ndarray, tuple[Hashabl
     missing = [row for row, value in enumerate(given) if value is None or value is pd.NA or value != value]
     if missing:
         raise DataError(f"{what}: row {missing[0] + 1} is missing; every unit belongs to one")
-    for row, value in enumerate(given):
-        check_name(value, f"{what}: row {row + 1}")
+    check_names(given, what)
     index, found = pd.factorize(np.array(given, dtype=object))
     return index.astype(np.int64), tuple(found)
 

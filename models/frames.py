@@ -112,6 +112,18 @@ def check_name(name: Any, what: str) -> None:
         ) from None
 
 
+def check_names(values: Iterable[Any], what: str, first: int = 0) -> None:
+    """`check_name` of each row's name, the first of them that of row `first`, counted from 0.
+
+    Raises:
+        DataError: as there; the message names the row.
+    """
+    for row, value in enumerate(values):
+        # Most are plain, and may be many.
+        if type(value) is not int and not (type(value) is str and value.isprintable()):
+            check_name(value, f"{what}: row {first + row + 1}")
+
+
 def _from_xarray(data: xr.Dataset | xr.DataArray, what: str) -> pd.DataFrame:
     if isinstance(data, xr.DataArray):
         if data.name is None:

@@ -81,7 +81,7 @@ def _spoil(draw, frame, fault):
         return frame
     try:
         return _FAULTS[fault](draw, frame, name, number, row)
-    except (TypeError, ValueError, OverflowError, ArithmeticError, NotImplementedError, AttributeError):
+    except (TypeError, ValueError, ArithmeticError, NotImplementedError, AttributeError, RuntimeWarning):
         # A fault on top of another that pandas itself refuses to make.
         return frame
 
