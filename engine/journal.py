@@ -79,6 +79,9 @@ class Journal:
     block yet stands in the checkpoints, with the chains' states in the middle of their draws. Two checkpoints are kept
     in turn, so that there is a whole one whatever happens to the last.
 
+    Attributes:
+        seconds: spent writing by this process, while chains ran or waited for it.
+
     Args:
         where: its files.
         posterior: what is drawn from.
@@ -104,6 +107,7 @@ class Journal:
         self._pending: Phase | None = None
         self._kept: list[Phase] = []
         self._due = 0.0
+        self.seconds = 0.0
 
     # -- Beginning and going on
 
@@ -226,10 +230,13 @@ class Journal:
             if written > stage.begin:
                 self._pending = None
             self._publish(stage.begin + _least(snapshots))
-        self._due = time.perf_counter() + max(LEAST_SECONDS, COST_IN * (time.perf_counter() - began))
+        cost = time.perf_counter() - began
+        self.seconds += cost
+        self._due = time.perf_counter() + max(LEAST_SECONDS, COST_IN * cost)
 
     def end_window(self, stage: Stage, phase: Phase) -> None:
         """A window of the warm-up that is over."""
+        began = time.perf_counter()
         arrays = {"positions": phase.positions}
         arrays |= {f"stat/{name}": value for name, value in phase.stats.items()}
         arrays |= _named("lesson", phase.lessons)
@@ -244,6 +251,7 @@ class Journal:
                 stats = {name: value[:, here] for name, value in joined.stats.items()}
                 self.store.put("warmup_sample_stats", stats, start, last)
             self._publish(0)
+        self.seconds += time.perf_counter() - began
 
     def end_stage(self, stage: Stage, lines: Sequence[Line], totals: Callable[[], Totals]) -> int:
         """A stretch of draws that is over; the draws that all chains have."""

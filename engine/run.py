@@ -288,6 +288,7 @@ def _run(
                 "seconds_compiling": run.seconds_compiling,
                 "seconds_warmup": run.seconds_warmup,
                 "seconds_sampling": run.seconds_sampling,
+                **({} if journal is None else {"seconds_storing": journal.seconds}),
                 "gradient_evaluations": run.gradients,
                 "gradients_computed": run.computed,
                 **run.summary,
