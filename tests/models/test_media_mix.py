@@ -44,7 +44,7 @@ def variables_at(model: MediaMix, position) -> dict[str, np.ndarray]:
 
 def named(model: MediaMix, position) -> dict[str, np.ndarray]:
     """The unconstrained values by name, as the position is laid out: in the order of the names."""
-    layout: Any = getattr(model.posterior().logdensity, "layout")  # noqa: B009
+    layout: Any = getattr(model.posterior().logdensity, "of").layout  # noqa: B009
     with using("float64"):
         return {name: np.asarray(value) for name, value in layout.unravel(jnp.asarray(position)).items()}
 
