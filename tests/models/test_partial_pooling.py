@@ -285,7 +285,7 @@ def test_predictive_groups():
 
 def test_new_data_of_the_same_shape_compile_nothing(monkeypatch):
     traces = []
-    import pelton.models.partial_pooling as module
+    import pelton.models.population as module
 
     counted = module.log_likelihood
 
