@@ -205,6 +205,7 @@ def resume(
     >>> more = pelton.resume(path, model, draws=800)
     >>> more["posterior"].sizes["draw"], bool((more["posterior"]["mu"][:, :400] == tree["posterior"]["mu"]).all())
     (800, True)
+    >>> folder.cleanup()
     """
     where = place(path)
     if not has_run(where):

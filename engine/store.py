@@ -206,6 +206,7 @@ def load(path: str | os.PathLike[str], verify: bool = True) -> xr.DataTree:
     >>> tree = pelton.sample(model, draws=500, store=f"{folder.name}/run.zarr")
     >>> pelton.load(f"{folder.name}/run.zarr")["posterior"]["mu"].shape
     (4, 500)
+    >>> folder.cleanup()
     """
     where = place(path)
     root = _root(where)
