@@ -101,7 +101,7 @@ def with_slow(often):
 
 
 @QUIET
-@pytest.mark.parametrize("kind", with_slow({"threads", "warm-up kept", "ensemble"}))
+@pytest.mark.parametrize("kind", with_slow({"threads", "ensemble"}))
 @pytest.mark.usefixtures("busy", "small_blocks")
 def test_a_run_resumed_after_any_failed_write_has_the_unbroken_runs_draws(kind, tmp_path, monkeypatch):
     settings = SETTINGS | KINDS[kind]

@@ -44,7 +44,8 @@ def tables(draw):
     shape = draw(st.sampled_from(["plain"] * 6 + ["twice", "levels", "index", "lacking", "arrow"]))
     if shape == "twice":
         frame = frame.iloc[:, [*range(6), draw(st.integers(0, 5))]]
-    elif shape == "levels":
+    elif shape == "levels" and all(str(name).isprintable() for name in frame.columns):
+        # pandas itself cannot make levels of a lone surrogate.
         frame.columns = pd.MultiIndex.from_tuples([(name, draw(st.sampled_from(["", "k"]))) for name in frame.columns])
     elif shape == "index" and size:
         frame.index = pd.Index(draw(st.lists(st.integers(0, 2), min_size=size, max_size=size)))
