@@ -111,7 +111,7 @@ def regions(groups: bool, covariates: bool) -> Callable[[np.random.Generator], S
             truth |= {"population_logit_mu": centre, "population_log_kappa": concentration}
             truth |= {"sd_logit_mu": spreads[0], "sd_log_kappa": spreads[1]}
             truth |= {"logit_mu": levels[0], "log_kappa": levels[1]}
-            by_unit = [*levels[:, REGION]]
+            by_unit = [level[REGION] for level in levels]
         else:
             truth |= {"logit_mu": centre, "log_kappa": concentration}
         if covariates:

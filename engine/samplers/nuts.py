@@ -126,7 +126,7 @@ class Lesson(NamedTuple):
 
 # Of the even leaves that later ones are held against, by the number of ones in half their index: the leaf's momentum,
 # the sum of the subtree's momenta up to it, and the momentum of the leaf before it. The last row takes odd leaves.
-type Kept = Float[Array, "depth+1 3 d"]
+type Kept = Float[Array, "rows 3 d"]
 
 
 class Tree(NamedTuple):
