@@ -121,7 +121,7 @@ def render(
         f"{diagnostics_note}",
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
         diagnostics=[_diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)],
-        settings=_settings(attrs),
+        settings=settings(attrs),
         approximation=_approximation(attrs),
         **context,
     )
@@ -215,7 +215,9 @@ def _approximation(attrs: dict[str, Any]) -> str:
     )
 
 
-def _settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
+def settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
+    """How a tree's draws were computed, in words: names and values."""
+
     def seconds(name: str) -> str:
         return f"{float(attrs[name]):.2f} s"
 
