@@ -121,7 +121,10 @@ def test_predict_refuses(runs, refuses):
     assert "row 1 is 3.5" in refuses("predict", runs / "fixed", "a.csv", "--trials", "visits", "--unit", "shop")
     Path("a.csv").write_text("shop,visits\n,3\n")
     assert "no name" in refuses("predict", runs / "fixed", "a.csv", "--trials", "visits", "--unit", "shop")
-    assert "probability" in refuses("predict", runs / "fixed", "a.csv", "--trials", "visits", "--probability", 2)
+    Path("a.csv").write_text("shop,visits\nx,3\n")
+    assert "probability" in refuses(
+        "predict", runs / "fixed", "a.csv", "--trials", "visits", "--unit", "shop", "--probability", 2
+    )
 
 
 def test_predict_of_a_media_mix_refuses_what_it_cannot(media_run, refuses):
@@ -213,11 +216,8 @@ def test_a_pipe_gets_no_control_characters(tmp_path):
 @pytest.mark.parametrize("shell", ["bash", "zsh", "fish"])
 def test_shells_can_complete(shell):
     code = "from pelton.cli.main import app; app(prog_name='pelton')"
-
-    done = subprocess.run(
-        [sys.executable, "-c", code], capture_output=True, text=True, env={**os.environ, **environment}
-    )
-    assert done.returncode == 0
+    environment = {**os.environ, "_PELTON_COMPLETE": f"source_{shell}"}
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, env=environment, check=True)
     assert "pelton" in done.stdout
 
 
