@@ -67,7 +67,9 @@ _MODULES = {
 # What needs PyMC, which pelton itself does not.
 _OPTIONAL = ("from_pymc", "pymc")
 # The names that versions keep: docs/stability.md.
-__all__ = sorted({*_PUBLIC, *_MODULES} - set(() if importlib.util.find_spec("pymc") else _OPTIONAL))  # pyright: ignore
+__all__ = [  # noqa: PLE0604 (names by registry)
+    *sorted({*_PUBLIC, *_MODULES} - set(() if importlib.util.find_spec("pymc") else _OPTIONAL))  # pyright: ignore
+]
 
 if TYPE_CHECKING:
     from pelton import kernels as kernels
