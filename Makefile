@@ -13,7 +13,7 @@ DOCS := .venv-docs
 DOCS_STAMP := $(DOCS)/.installed
 PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
 
-.PHONY: help setup docs demo test test-slow reliability test-adapters lint types imports doctest wheel format clean
+.PHONY: help setup docs pictures demo test test-slow reliability test-adapters lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -57,6 +57,9 @@ $(DOCS_STAMP): pyproject.toml constraints.txt
 
 docs: $(DOCS_STAMP)  ## the documentation site in site/, broken links and anchors refused
 	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+pictures: $(STAMP)  ## the pictures of docs/, made by the code of its pages
+	PELTON_WRITE_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py
 
 lint: $(STAMP)
 	$(BIN)/ruff check .
