@@ -18,7 +18,7 @@ MOST_TRIALS = 2**53
 
 def predict_rates(
     tree: xr.DataTree,
-    trials: Sequence[int] | np.ndarray,
+    trials: Any,
     *,
     unit: Sequence[Any] | None = None,
     groups: Sequence[Any] | None = None,
