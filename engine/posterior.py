@@ -106,6 +106,9 @@ class Posterior:
         prior: (key, data) -> a draw of the variables from the prior, and observed variables given it.
         explain: (position, data) -> the log density's terms by name, for the error of a run that finds no start.
 
+    Raises:
+        ArgumentError: the dimension is negative.
+
     Made by `pelton.from_numpyro`, `from_logdensity` and `from_pymc`; a model's `posterior()` returns its own.
 
     >>> import pelton
