@@ -1,5 +1,6 @@
 """The report in headless Chromium: opens, sorts, searches and pages 100,000 units, without the network."""
 
+import html
 import json
 import re
 import shutil
@@ -53,7 +54,7 @@ def opened(page, tmp_path):
     done = subprocess.run(command, capture_output=True, text=True, check=True, timeout=120)
     found = re.search(r'<pre id="probe">(.*?)</pre>', done.stdout, re.DOTALL)
     assert found, done.stderr[-2000:]
-    return json.loads(found.group(1))
+    return json.loads(html.unescape(found.group(1)))
 
 
 def test_100000_units_open_in_three_seconds(simulated, tmp_path):
