@@ -8,9 +8,12 @@ export MPLBACKEND := Agg
 # What other libraries' models need, apart from what pelton itself is tested with.
 ADAPTERS := .venv-adapters
 ADAPTERS_STAMP := $(ADAPTERS)/.installed
+# What the documentation site is built with.
+DOCS := .venv-docs
+DOCS_STAMP := $(DOCS)/.installed
 PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
 
-.PHONY: help demo test test-slow reliability test-adapters lint types imports doctest wheel format clean
+.PHONY: help setup docs pictures demo test test-slow reliability test-adapters lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -21,6 +24,10 @@ $(STAMP): pyproject.toml constraints.txt
 	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
 	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[test,dev]'
 	@touch $@
+
+setup: $(STAMP)  ## everything that work on pelton needs, in .venv, and the commit hooks
+	@test ! -e .git || $(BIN)/pre-commit install >/dev/null
+	@echo "Ready: $(BIN)/pelton --help, make test"
 
 demo: $(STAMP)  ## fit the bundled categories, print the table, write posterior and report to demo-out/
 	$(BIN)/pelton fit example:categories --successes clicks --trials impressions --unit category --prior mean-concentration:2,2,1,1.5 --budget 48000000 --top 5 --out demo-out
@@ -43,6 +50,17 @@ test-adapters: $(ADAPTERS_STAMP)  ## PyMC, PyMC-Marketing and Bambi models, in a
 	$(ADAPTERS)/bin/python -m pytest -m adapters tests/adapters
 	$(ADAPTERS)/bin/python -m pytest -p no:cacheprovider -W ignore --doctest-modules $(PYMC_FILES)
 
+$(DOCS_STAMP): pyproject.toml constraints.txt
+	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
+	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
+	@touch $@
+
+docs: $(DOCS_STAMP)  ## the documentation site in site/, broken links and anchors refused
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+
+pictures: $(STAMP)  ## the pictures of docs/, made by the code of its pages
+	PELTON_WRITE_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py
+
 lint: $(STAMP)
 	$(BIN)/ruff check .
 	$(BIN)/ruff format --check .
@@ -64,4 +82,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(ADAPTERS) dist build demo-out
+	rm -rf $(VENV) $(ADAPTERS) $(DOCS) dist build site demo-out

@@ -15,7 +15,8 @@ from pelton.benchmarks import record
 from pelton.engine.errors import ConvergenceWarning
 from pelton.models.adstock import Delayed
 from pelton.models.attribution import roas
-from pelton.models.media_checks import compare_loo, recovery
+from pelton.models.leave_one_out import compare_loo
+from pelton.models.media_checks import recovery
 from pelton.models.media_mix import MediaMix
 from pelton.models.panel import Panel
 from pelton.models.simulate import SimulatedMarkets, simulate_markets

@@ -179,7 +179,21 @@ def _by_programs(draws: np.ndarray, errors: bool) -> dict[str, np.ndarray]:
 
 
 def diagnose(tree: xr.DataTree) -> Diagnosis:
-    """Checks a tree's posterior and sample_stats groups against the usual limits."""
+    """Checks a tree's posterior and sample_stats groups against the usual limits.
+
+    Args:
+        tree: of a sampler, with the groups posterior and sample_stats.
+
+    Returns:
+        The worst figures with the variables that they belong to, and each problem with its remedy.
+
+    Source: Vehtari et al. 2021 for R-hat and the effective sizes; Betancourt 2016 for the energy.
+
+    >>> import pelton
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 22, 31], [138, 72, 157]))
+    >>> diagnose(tree).problems
+    ()
+    """
     rows = table(tree, errors=False).dropna(subset=["ess_bulk"])
     stats = tree["sample_stats"].to_dataset()
     chains, draws = stats["lp"].shape[:2]

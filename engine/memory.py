@@ -15,9 +15,10 @@ SHARE = 0.9
 _CGROUP = Path("/sys/fs/cgroup")
 
 
-def _size(bytes_: float) -> str:
-    """
-    >>> _size(1536.0), _size(3e12)
+def sized(bytes_: float) -> str:
+    """Bytes in the unit that suits them.
+
+    >>> sized(1536.0), sized(3e12)
     ('1.5 KiB', '2.7 TiB')
     """
     for unit in ("B", "KiB", "MiB", "GiB"):
@@ -72,8 +73,8 @@ def check_host(posterior: Posterior, chains: int, warmup: int, draws: int, items
     if need > free:
         fit = int(max(free - warmup * chains * POSITION_COPIES * position, 0) // each)
         raise ResourceError(
-            f"{chains} chains of {draws} draws of {variables // itemsize} numbers want about {_size(need)} of memory "
-            f"and {_size(free)} are free: take at most {fit} draws a chain, fewer chains, or precision='float32'"
+            f"{chains} chains of {draws} draws of {variables // itemsize} numbers want about {sized(need)} of memory "
+            f"and {sized(free)} are free: take at most {fit} draws a chain, fewer chains, or precision='float32'"
         )
 
 
@@ -95,6 +96,6 @@ def check_device(programs: list[Any], devices: list[Any], chains: int) -> None:
         need = found.temp_size_in_bytes + found.output_size_in_bytes + found.argument_size_in_bytes
         if need > free:
             raise ResourceError(
-                f"{chains} chains in one program want {_size(need)} of the memory of {device} and {_size(free)} are "
+                f"{chains} chains in one program want {sized(need)} of the memory of {device} and {sized(free)} are "
                 "free: take fewer chains, chain_method='threads', or precision='float32'"
             )

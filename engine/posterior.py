@@ -105,6 +105,17 @@ class Posterior:
         predict: (key, position, data) -> new values of the observed variables, at a position.
         prior: (key, data) -> a draw of the variables from the prior, and observed variables given it.
         explain: (position, data) -> the log density's terms by name, for the error of a run that finds no start.
+
+    Raises:
+        ArgumentError: the dimension is negative.
+
+    Made by `pelton.from_numpyro`, `from_logdensity` and `from_pymc`; a model's `posterior()` returns its own.
+
+    >>> import pelton
+    >>> posterior = pelton.PartialPooling([9, 22, 31], [138, 72, 157]).posterior()
+    >>> position = posterior.start(jax.random.key(0), posterior.data)
+    >>> posterior.dimension, sorted(posterior.constrain(position, posterior.data))
+    (2, ['alpha', 'beta', 'kappa', 'log_kappa', 'logit_mu', 'mu'])
     """
 
     dimension: int

@@ -110,6 +110,13 @@ def allocate(
             contradictory or out of reach of the budget; a line that is fixed twice, or fixed and bounded.
         UnknownNameError: a geo or channel that the tree does not have; the message gives the nearest.
         DataError: the tree is not one of a media mix.
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=2)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> round(float(allocate(tree, 10_000, bounds=(0.5, 2.0)).table["spend"].sum()))
+    10000
     """
     low, high = central(probability)
     weights_of = _objective(objective)

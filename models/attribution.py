@@ -79,6 +79,13 @@ def contributions(tree: xr.DataTree | Response, probability: float = 0.94) -> xr
     Raises:
         DataError: the tree is not one of a media mix.
         ArgumentError: probability outside (0, 1).
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=1)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> contributions(tree)["component"].values.tolist()
+    ['spotify_ads', 'intercept', 'control', 'event']
     """
     known, (low, high) = Response.of(tree), central(probability)
     weekly, _ = known.summed
@@ -134,9 +141,21 @@ def contribution_draws(tree: xr.DataTree | Response) -> xr.DataArray:
 def contribution_table(tree: xr.DataTree | Response, probability: float = 0.94) -> pd.DataFrame:
     """The totals of `contributions` as a table, all geos together first.
 
+    Args:
+        tree: of MediaMix or country_mix.
+        probability: of the central intervals.
+
     Returns:
         Rows (geo, component); columns kind, mean, low, high in target units and share, share_low, share_high of the sum
         of the geo's prediction.
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=1)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> table = contribution_table(tree)
+    >>> round(float(table.loc["north", "share"].sum()), 6)
+    1.0
     """
     known, (low, high) = Response.of(tree), central(probability)
     draws = contribution_draws(known)
@@ -183,6 +202,13 @@ def roas(
         DataError: the tree is not one of a media mix.
 
     Source: Jin, Wang, Sun, Chan and Koehler 2017, equations (8) and (9).
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=1)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> roas(tree).dims
+    ('chain', 'draw', 'geo', 'channel')
     """
     known = Response.of(tree)
     spent, media, direction, weights = _window(known, window)
@@ -200,9 +226,17 @@ def marginal_roas(
     with sums past the window's end as for `roas`. Where several cells are summed, all of them rise in the same
     proportion.
 
-    Args, Returns, Raises: as for `roas`.
+    Args:
+        tree, by, window: as for `roas`, whose returns and errors it shares.
 
     Source: Jin et al. 2017, equation (10), with the derivative in place of a 1% step.
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=1)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> bool((marginal_roas(tree) < roas(tree)).all())  # returns diminish
+    True
     """
     known = Response.of(tree)
     spent, media, direction, weights = _window(known, window)
@@ -212,9 +246,21 @@ def marginal_roas(
 def roas_table(tree: xr.DataTree | Response, window: Window | None = None, probability: float = 0.94) -> pd.DataFrame:
     """ROAS and marginal ROAS of every channel in every geo and in all together.
 
+    Args:
+        tree: of MediaMix or country_mix.
+        window: first and last date, as for `roas`.
+        probability: of the central intervals.
+
     Returns:
         Rows (geo, channel), `all` geos first; columns spend (money in the window), effect (mean, target units), roas,
         roas_low, roas_high, marginal_roas, marginal_roas_low, marginal_roas_high. NaN where nothing was spent.
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=1)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> list(roas_table(tree).index)
+    [('all', 'spotify_ads'), ('north', 'spotify_ads')]
     """
     known = Response.of(tree)
     low, high = central(probability)
@@ -264,6 +310,13 @@ def response_curves(
 
     Raises:
         ArgumentError: fewer than two points, up_to not positive, or probability outside (0, 1).
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=1)
+    >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
+    >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
+    >>> dict(response_curves(tree, points=11).sizes)
+    {'geo': 1, 'channel': 1, 'point': 11}
     """
     if points < 2:
         raise ArgumentError(f"points is at least 2, not {points!r}")

@@ -214,6 +214,11 @@ def unit_table(
 
     Raises:
         ArgumentError: the threshold is not between 0 and 1, or as for `ranking` and `split_budget`.
+
+    >>> import pelton
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 40], [100, 100], unit=["A", "B"]))
+    >>> unit_table(tree, top=1, budget=1000)["mean"].idxmax()
+    'B'
     """
     if threshold is not None and not 0 <= threshold <= 1:
         raise ArgumentError(f"threshold is a rate between 0 and 1, not {threshold!r}")
@@ -327,6 +332,11 @@ def predictive_check(tree: xr.DataTree, draws: int = CHECK_DRAWS) -> PredictiveC
 
     Raises:
         DataError: fewer than two units have trials.
+
+    >>> import pelton
+    >>> tree = pelton.sample(pelton.PartialPooling([9, 22, 31, 18], [138, 72, 157, 71]))
+    >>> 0 < predictive_check(tree).p_mean <= 1
+    True
     """
     known = Hyperparameters.of(tree)
     with_trials = np.flatnonzero(known.trials > 0)

@@ -1,6 +1,5 @@
-"""Whether a media mix can be trusted: shrinkage, stability, leave-one-out, recovery of a truth, failure indicators."""
+"""Whether a media mix can be trusted: shrinkage, stability, recovery of a truth, failure indicators."""
 
-import warnings
 from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
@@ -10,7 +9,7 @@ import scipy.special
 import xarray as xr
 
 from pelton.engine.arguments import central
-from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError
+from pelton.engine.errors import ArgumentError, DataError
 from pelton.models.attribution import roas
 from pelton.models.response import Response, description
 
@@ -198,79 +197,6 @@ def stability(trees: Mapping[str, xr.DataTree], probability: float = 0.94) -> pd
         columns["all", "ratio"] = means.max(axis=0) / means.min(axis=0)
     columns["all", "overlap"] = lows.max(axis=0) <= highs.min(axis=0)
     return pd.DataFrame(columns, index=index)
-
-
-def _observed_cells(tree: xr.DataTree, name: str) -> xr.DataTree:
-    if "log_likelihood" not in tree.children:
-        raise ArgumentError(f"tree {name!r} has no log_likelihood; sample with groups=('log_likelihood',)")
-    terms = tree["log_likelihood"]["target"].transpose("chain", "draw", "geo", "time")
-    values = np.asarray(terms)
-    seen = np.isfinite(values).all(axis=(0, 1))
-    days = np.datetime_as_string(terms["time"].values, "D")
-    labels = [f"{terms['geo'].values[geo]} {days[time]}" for geo, time in np.argwhere(seen)]
-    kept = xr.DataArray(values[:, :, seen], {"cell": labels}, ("chain", "draw", "cell"))
-    observed = xr.DataArray(np.zeros(len(labels)), {"cell": labels}, "cell")
-    return xr.DataTree.from_dict(
-        {
-            "posterior": tree["posterior"].to_dataset(),
-            "log_likelihood": xr.Dataset({"target": kept}),
-            "observed_data": xr.Dataset({"target": observed}),
-        }
-    )
-
-
-def compare_loo(trees: Mapping[str, xr.DataTree]) -> pd.DataFrame:
-    """Models of the same data ranked by expected log predictive density, by Pareto-smoothed leave-one-out.
-
-    Args:
-        trees: name of the model -> its tree with the log_likelihood group.
-
-    Returns:
-        ArviZ's table, the best model first.
-
-    Raises:
-        ArgumentError: fewer than two trees, or one without a log_likelihood group.
-        DataError: two trees have other geo-weeks observed, so that their densities cannot be compared.
-
-    Warns:
-        ConvergenceWarning: a model has geo-weeks whose Pareto k is too high for its estimate to be trusted there.
-
-    Source: Vehtari, Gelman & Gabry 2017; Vehtari et al. 2024 for the threshold min(1 - 1/log10(draws), 0.7).
-    """
-    import arviz as az
-
-    if len(trees) < 2:
-        raise ArgumentError(f"a comparison needs at least two trees, not {len(trees)}")
-    estimates, first = {}, None
-    for name, tree in trees.items():
-        cells = _observed_cells(tree, name)
-        seen = set(np.asarray(cells["log_likelihood"].to_dataset()["cell"]))
-        first = (name, seen) if first is None else first
-        if seen != first[1]:
-            other = sorted(seen ^ first[1])
-            raise DataError(
-                f"trees {first[0]!r} and {name!r} were fitted to other observations ({other[0]} is in one of them "
-                f"alone, {len(other)} in all); compare fits of the same data"
-            )
-        with warnings.catch_warnings():
-            # ArviZ warns without saying where.
-            warnings.simplefilter("ignore", UserWarning)
-            estimates[name] = az.loo(cells, pointwise=True)
-        k = estimates[name].pareto_k
-        high = np.flatnonzero(np.asarray(k) > estimates[name].good_k)
-        if len(high):
-            worst = high[np.argsort(-np.asarray(k)[high])][:5]
-            where = ", ".join(f"{k['cell'].values[i]} ({float(k[i]):.2f})" for i in worst)
-            warnings.warn(
-                f"leave-one-out of {name!r}: Pareto k is above {estimates[name].good_k:.2f} in {len(high)} of {k.size} "
-                f"observations ({where}{' ...' if len(high) > 5 else ''}); these weeks decide much on their own: look "
-                "at them, or take a student_t likelihood",
-                ConvergenceWarning,
-                stacklevel=2,
-            )
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", UserWarning)
-        return az.compare(estimates, round_to="none")
 
 
 def recovery(tree: xr.DataTree, truth: Mapping[str, xr.DataArray], probability: float = 0.94) -> pd.DataFrame:

@@ -79,6 +79,12 @@ class MediaMix:
         ArgumentError: options out of range.
 
     Source: Jin et al. 2017; Sun et al. 2017 for the hierarchy over geos.
+
+    >>> import pelton
+    >>> data = pelton.simulate_media(geos=2, weeks=40, channels=2)
+    >>> panel = pelton.Panel.from_frame(data.frame, **data.columns)
+    >>> MediaMix(panel, trend="linear", priors={"contribution": "LogNormal(-3.0, 0.5)"})
+    MediaMix(2 geos, 2 channels, 40 dates, hierarchical)
     """
 
     panel: Panel

@@ -29,7 +29,7 @@ class Panel:
 
     Attributes:
         geos: names [geo].
-        dates: datetime64[D] [time], regular.
+        dates: `datetime64[D]` [time], regular.
         channels, control_names, event_names: names.
         target: in its own units [geo, time]; NaN where there is none.
         observed: whether the target enters the likelihood [geo, time].

@@ -62,8 +62,8 @@ def _refuse_large(draws: int, units: int, name: str) -> None:
         )
 
 
-def add_group(tree: xr.DataTree, name: str, prior: Prior, seed: int) -> None:
-    """Adds prior, prior_predictive, posterior_predictive or log_likelihood to the tree.
+def add_group(tree: xr.DataTree, name: str, prior: Prior | None, seed: int) -> None:
+    """Adds prior, prior_predictive, posterior_predictive or log_likelihood; only the first two need the prior.
 
     prior: the population's hyperparameters. prior_predictive: counts of the data's trials from the prior.
     posterior_predictive: new counts of the same units, k_i ~ Binomial(n_i, theta_i). log_likelihood: the beta-binomial
@@ -78,6 +78,7 @@ def add_group(tree: xr.DataTree, name: str, prior: Prior, seed: int) -> None:
     unit = np.asarray(tree["observed_data"]["unit"])
     per_unit = {"unit": unit}
     if name in ("prior", "prior_predictive"):
+        assert prior is not None
         mean, concentration = prior_draws(prior, PRIOR_DRAWS, seed)
         log_alpha = concentration - np.logaddexp(0.0, -mean)
         log_beta = concentration - np.logaddexp(0.0, mean)

@@ -238,6 +238,9 @@ class Shapes(Prior):
     Args:
         alpha, beta: NumPyro distributions of a positive number.
 
+    Raises:
+        ArgumentError: a distribution has another support.
+
     >>> import numpyro.distributions as dist
     >>> Shapes(dist.HalfNormal(10.0), dist.HalfNormal(100.0))
     Shapes(alpha=HalfNormal(10), beta=HalfNormal(100))
@@ -278,6 +281,9 @@ class GammaShapes(Shapes):
 
     The prior of the stores reference system with shape = rate = 1/2. It holds alpha and beta to a few units: for rates
     that vary little between units (a concentration in the hundreds) choose MeanConcentration.
+
+    Raises:
+        ArgumentError: shape or rate is not positive.
 
     >>> GammaShapes(0.5, 0.5)
     GammaShapes(0.5, 0.5)
@@ -321,6 +327,9 @@ class Bda(Prior):
 @dataclass(frozen=True)
 class FixedBeta(Prior):
     """theta ~ Beta(alpha, beta) with known shapes: every unit's posterior is Beta(alpha + k, beta + n - k).
+
+    Raises:
+        ArgumentError: a shape is not positive and finite.
 
     >>> FixedBeta(11.5, 48.5)
     FixedBeta(alpha=11.5, beta=48.5)

@@ -6,7 +6,13 @@ import sys
 import warnings
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+import pelton
+from pelton.cli.main import app
 from pelton.engine.errors import ConvergenceWarning
+from tests import pages
 
 README = Path(__file__).resolve().parents[1] / "README.md"
 
@@ -26,6 +32,29 @@ def test_the_readmes_python_runs():
         assert found["divergences"] <= 8
 
 
+def _commands():
+    blocks = re.findall(r"```sh\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
+    return [command for block in blocks for command in pages.commands(block)]
+
+
+@pytest.mark.parametrize("part", ["rates", pytest.param("media", marks=pytest.mark.slow)])
+def test_the_readmes_commands_run(part, tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    stores = pelton.simulate_stores(12).rename(columns={"conversions": "sales", "impressions": "visits"})
+    stores.to_csv("stores.csv", index=False)
+    stores.to_csv("next_month.csv", index=False)
+    commands = _commands()
+    start = next(at for at, command in enumerate(commands) if command[0] == "simulate")
+    if part == "rates":
+        other = [*commands[0], "--prior", "bda", "--out", "other-run"]
+        commands = [commands[0], other, *commands[1:start]]
+    else:
+        commands = commands[start:]
+    for command in commands:
+        result = CliRunner().invoke(app, command)
+        assert result.exit_code == 0, f"pelton {' '.join(command)}: {result.output}"
+
+
 def test_importing_pelton_loads_nothing_heavy():
     code = (
         "import sys, pelton\n"
@@ -35,11 +64,3 @@ def test_importing_pelton_loads_nothing_heavy():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert done.stdout.strip() == "[]"
-
-
-def test_every_public_name_is_there_and_documented():
-    import pelton
-
-    for name in dir(pelton):
-        if not name.startswith("_") and name not in ("Any", "TYPE_CHECKING", "importlib"):
-            assert getattr(pelton, name).__doc__, name

@@ -23,6 +23,9 @@ _PUBLIC = {
     "shrinkage": "pelton.models.decisions",
     "split_budget": "pelton.models.decisions",
     "compare": "pelton.models.decisions",
+    "compare_loo": "pelton.models.leave_one_out",
+    "predict_rates": "pelton.models.prediction",
+    "forecast": "pelton.models.forecast",
     "held_out": "pelton.models.decisions",
     "predictive_check": "pelton.models.decisions",
     "Panel": "pelton.models.panel",
@@ -63,6 +66,10 @@ _MODULES = {
 }
 # What needs PyMC, which pelton itself does not.
 _OPTIONAL = ("from_pymc", "pymc")
+# The names that versions keep: docs/stability.md.
+__all__ = [  # noqa: PLE0604 (names by registry)
+    *sorted({*_PUBLIC, *_MODULES} - set(() if importlib.util.find_spec("pymc") else _OPTIONAL))  # pyright: ignore
+]
 
 if TYPE_CHECKING:
     from pelton import kernels as kernels
@@ -97,10 +104,13 @@ if TYPE_CHECKING:
     from pelton.models.decisions import shrinkage as shrinkage
     from pelton.models.decisions import split_budget as split_budget
     from pelton.models.decisions import unit_table as unit_table
+    from pelton.models.forecast import forecast as forecast
+    from pelton.models.leave_one_out import compare_loo as compare_loo
     from pelton.models.media_config import read_config as read_config
     from pelton.models.media_mix import MediaMix as MediaMix
     from pelton.models.panel import Panel as Panel
     from pelton.models.partial_pooling import PartialPooling as PartialPooling
+    from pelton.models.prediction import predict_rates as predict_rates
     from pelton.models.priors import Bda as Bda
     from pelton.models.priors import FixedBeta as FixedBeta
     from pelton.models.priors import GammaShapes as GammaShapes
@@ -127,5 +137,4 @@ def __getattr__(name: str) -> Any:
 
 
 def __dir__() -> list[str]:
-    names = {*globals(), *_PUBLIC, *_MODULES}
-    return sorted(names if importlib.util.find_spec("pymc") else names.difference(_OPTIONAL))
+    return sorted({*globals(), *__all__})

@@ -10,8 +10,8 @@ import xarray as xr
 
 from pelton.engine.errors import ArgumentError, ConvergenceWarning, DataError
 from pelton.models.attribution import roas
+from pelton.models.leave_one_out import compare_loo
 from pelton.models.media_checks import (
-    compare_loo,
     failure_indicators,
     media_shrinkage,
     prior_dominated,
@@ -210,9 +210,27 @@ def test_a_high_pareto_k_is_said_with_its_week():
         compare_loo({"good": good, "odd": odd})
 
 
-def test_leave_one_out_needs_its_group():
-    with pytest.raises(ArgumentError, match="log_likelihood"):
-        compare_loo({"a": media_tree(), "b": media_tree()})
+def test_leave_one_out_works_its_group_out():
+    tree, bad = media_tree(), with_likelihood(media_tree(), 2.0)[0]
+    known = Response.of(tree)
+    stored = media_tree()
+    density = scipy.stats.norm(known.prediction(), known.sigma[:, :, None]).logpdf(known.target)
+    shape = (*(tree["posterior"].sizes[name] for name in ("chain", "draw")), *known.target.shape)
+    terms = (("chain", "draw", "geo", "time"), density.reshape(shape))
+    stored["log_likelihood"] = xr.DataTree(xr.Dataset({"target": terms}, tree["observed_data"].coords))
+    with warnings.catch_warnings(action="ignore"):
+        tables = [compare_loo({"it": one, "bad": bad}) for one in (tree, stored)]
+    assert float(tables[0].loc["it", "elpd"]) == pytest.approx(float(tables[1].loc["it", "elpd"]), rel=1e-9)
+    assert "log_likelihood" not in tree.children
+
+
+def test_leave_one_out_refuses_other_targets_and_other_models():
+    good, other = with_likelihood(media_tree(), 0.0)[0], with_likelihood(media_tree(), 0.0)[0]
+    other["observed_data"]["target"].data[1, 20] += 7.0
+    with pytest.raises(DataError, match=r"PL 2023-05-21 is .* in one and .* in the other \(1 in all\)"):
+        compare_loo({"good": good, "other": other})
+    with pytest.raises(ArgumentError, match="neither"):
+        compare_loo({"good": good, "none": xr.DataTree.from_dict({"posterior": good["posterior"].to_dataset()})})
 
 
 def test_leave_one_out_wants_the_same_observations():

@@ -191,3 +191,15 @@ def test_both_themes_give_every_role_a_colour():
     assert canvas.LIGHT.keys() == canvas.DARK.keys()
     assert len(set(canvas.LIGHT.values())) == len(canvas.LIGHT)
     assert set(canvas.CHAINS) <= canvas.LIGHT.keys()
+
+
+@pytest.mark.parametrize("span", [(62.95, 64.65), (9.0, 25.0), (0.01, 900.0), (5.0, 5.01), (1.0, 1e7)])
+def test_logarithmic_axes_have_ticks_with_room(span):
+    from matplotlib.figure import Figure
+
+    from pelton.report.axes import log_axis
+
+    axes = Figure().subplots()
+    axes.set_xlim(*span)
+    log_axis(axes.xaxis, *span, "x")
+    assert 2 <= len(axes.get_xticks()) <= 8

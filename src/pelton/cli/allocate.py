@@ -1,12 +1,13 @@
 """`pelton allocate`: the split of a budget over geos and channels that a fitted media mix expects most of."""
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from pelton.cli import show
+from pelton.cli.runs import posterior_file, read_tree
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -30,6 +31,8 @@ Examples:
 
   pelton allocate pelton-out/sales --budget 500000 \
       --bounds 0.7:1.3 --objective 0.1
+
+Exit status: 0 done; 2 something is wrong with the run or the settings.
 """
 # Lines in the table of the terminal; allocation.csv has all.
 MAX_LINES = 60
@@ -73,6 +76,8 @@ def allocate(
     ] = "mean",
     seed: Annotated[int, typer.Option(metavar="N", help="Of the solver's random starts.")] = 0,
     out: Annotated[Path | None, typer.Option(metavar="DIR", help="Folder for the results. (default: RUN)")] = None,
+    quiet: show.Quiet = False,
+    as_json: show.Json = False,
 ) -> None:
     # The help text is given where the command is registered.
     from pelton.models import allocation
@@ -81,9 +86,9 @@ def allocate(
     from pelton.report.media_numbers import Media
     from pelton.report.write import check_output
 
-    file = _posterior(run)
+    file = posterior_file(run, "pelton fit --model media-mix")
     folder = check_output(file.parent if out is None else out, [ALLOCATION, PLANS, *ALLOCATION_PICTURES])
-    tree = _read(file)
+    tree = read_tree(file)
     known = Response.of(tree)
     limits: dict[Any, tuple[float | None, float | None]] = {}
     for option, texts in (("channel", channel_bounds), ("geo", geo_bounds), ("line", line_bounds)):
@@ -106,36 +111,20 @@ def allocate(
     files = write_allocation(found, folder, target=named.target, period=named.period)
     for note in dict.fromkeys((*notes, *found.notes)):
         show.note(note)
-    with show.collected([]):
-        _print(found, named, files)
-
-
-def _posterior(run: str) -> Path:
-    """The file of a run's draws."""
-    from pelton.engine.errors import DataError
-
-    path = Path(run)
-    file = path / "posterior.nc" if path.is_dir() else path
-    if file.is_file():
-        return file
-    if path.is_dir():
-        raise DataError(f"there is no posterior.nc in {run!r}; give a folder that `pelton fit --model media-mix` wrote")
-    raise DataError(
-        f"there is no {run!r}; give a folder that `pelton fit --model media-mix` wrote, or its posterior.nc"
-    )
-
-
-def _read(file: Path) -> Any:
-    import xarray as xr
-
-    from pelton.engine.errors import DataError
-
-    try:
-        with xr.open_datatree(file, engine="h5netcdf") as tree:
-            return tree.load()
-    except (OSError, ValueError, KeyError) as error:
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
-        raise DataError(f"{str(file)!r} cannot be read as the draws of a fit: {reason}") from None
+    if as_json:
+        show.machine(
+            {
+                "command": "allocate",
+                "budget": budget,
+                "lines": show.records(found.table),
+                "plans": show.records(found.plans),
+                "notes": list(dict.fromkeys((*notes, *found.notes))),
+                "files": files,
+            }
+        )
+    elif not quiet:
+        with show.collected([]):
+            _print(found, named, files)
 
 
 def _ends(text: str, where: str) -> tuple[float | None, float | None]:
@@ -269,7 +258,7 @@ def _print(found: "Allocation", named: "Media", files: list[Path]) -> None:
         rows.append((name, *response, gain, ends, better, allowed))
     target = shorten(visible(named.target), 30)
     head_row = ("plan", target, "94% interval", "more than today", "94% interval", "P(more)", "within bounds")
-    console.print(_table("What each split of the budget brings", head_row, rows))
+    console.print(show.table("What each split of the budget brings", head_row, rows))
     show.files(files, {name: FILES[name] for name in (ALLOCATION, PLANS)})
 
 
@@ -294,17 +283,4 @@ def _lines(found: "Allocation", one_geo: bool) -> "Table":
         rows.append((*label, *figures, write(line["marginal"]), ", ".join(filter(None, marks))))
     heads = ["geo", "channel", "today", "budget as today", "by ROAS", "optimum", "next unit returns", ""]
     start = int(one_geo)
-    return _table("Money by line", heads[start:], [row[start:] for row in rows])
-
-
-def _table(title: str, heads: Sequence[str], rows: Iterable[Sequence[str]]) -> "Table":
-    from rich import box
-    from rich.table import Table
-
-    table = Table(title=title, title_justify="left", title_style="bold", box=box.SIMPLE_HEAD, padding=(0, 1))
-    for head in heads:
-        words = head in ("geo", "channel", "plan", "")
-        table.add_column(head, justify="left" if words else "right", overflow="fold", no_wrap=not words)
-    for row in rows:
-        table.add_row(*row)
-    return table
+    return show.table("Money by line", heads[start:], [row[start:] for row in rows])

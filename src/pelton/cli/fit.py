@@ -5,6 +5,8 @@ from typing import Annotated, Any
 
 import typer
 
+from pelton.cli import show
+
 NOT_CONVERGED = 3
 MODELS = ("rates", "media-mix", "country-mix")
 
@@ -52,7 +54,11 @@ def fit(
         typer.Option(metavar="DIR", help="Folder for the results. (default: pelton-out/NAME, NAME that of DATA)"),
     ] = None,
     strict: Annotated[bool, typer.Option("--strict", help="Exit with status 3 if the draws did not converge.")] = False,
-    quiet: Annotated[bool, typer.Option("--quiet", help="Print notes and errors only.")] = False,
+    quiet: show.Quiet = False,
+    verbose: Annotated[
+        bool, typer.Option("--verbose", "-v", help="Also print the diagnostics and how it was computed.")
+    ] = False,
+    as_json: show.Json = False,
     successes: Annotated[
         str | None,
         typer.Option(
@@ -209,7 +215,7 @@ def fit(
     from pelton.cli.draws import check_approximation
     from pelton.cli.fit_media import fit_media
     from pelton.cli.fit_rates import Options, fit_rates
-    from pelton.engine.errors import UnknownNameError
+    from pelton.engine.errors import ArgumentError, UnknownNameError
 
     if model not in MODELS:
         raise UnknownNameError("model", model, MODELS)
@@ -228,15 +234,18 @@ def fit(
         "resume": True if resume else None,
     }
     check_approximation(sampling, hold_out)
+    if quiet + verbose + as_json > 1:
+        raise ArgumentError("--quiet, --verbose and --json exclude one another; give one of them")
+    manner = "quiet" if quiet else "verbose" if verbose else "json" if as_json else "plain"
     name = _name(data)
     # Of a file called "...csv" two dots are left, which would be the folder above.
     folder = Path("pelton-out") / (Path(name).stem.strip(".") or "fit") if out is None else out
     if model == "rates":
         _refuse_others(model, {"config": config})
-        converged = fit_rates(data, name, rates, folder, sampling, quiet=quiet)
+        converged = fit_rates(data, name, rates, folder, sampling, manner=manner)
     else:
         _refuse_others(model, vars(rates))
-        converged = fit_media(data, name, model, config, folder, sampling, quiet=quiet)
+        converged = fit_media(data, name, model, config, folder, sampling, manner=manner)
     if strict and not converged:
         raise typer.Exit(NOT_CONVERGED)
 

@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pelton.cli import show
+from pelton.cli.runs import remember
 
 if TYPE_CHECKING:
     from rich.table import Table
@@ -18,7 +19,7 @@ MAX_GEOS = 12
 
 
 def fit_media(
-    data: str, name: str, model: str, config: Path | None, out: Path, sampling: dict[str, Any], *, quiet: bool
+    data: str, name: str, model: str, config: Path | None, out: Path, sampling: dict[str, Any], *, manner: show.Manner
 ) -> bool:
     """Fits and reports; tells whether the draws converged.
 
@@ -29,7 +30,7 @@ def fit_media(
         config: as for `read_config`.
         out: folder for the results.
         sampling: settings of `pelton.sample` from the command line, None where it says nothing.
-        quiet: whether only notes and errors are printed.
+        manner: what is printed.
     """
     from pelton.cli.draws import RUN, drawn
     from pelton.cli.tables import Columns, read_table
@@ -56,6 +57,7 @@ def fit_media(
     settings: dict[str, Any] = {**described.sampling, **given}
     if "sampler" in settings:
         sampler_class(settings["sampler"])
+    progress = None if manner in ("plain", "verbose") else False
     check_output(out, [REPORT, *FILES, *PICTURES, CONFIG])
 
     def columns(header: list[str]) -> Columns:
@@ -68,7 +70,8 @@ def fit_media(
         mix = described.model(panel, kind)
         # Asked for by name, a group that the model lacks is an error; the usual one is for the pictures.
         groups = settings.pop("groups", [group for group in ("prior",) if group in mix.extra_groups])
-        tree = drawn(mix, settings, groups, False if quiet else None, out=out, given=settings)
+        tree = drawn(mix, settings, groups, progress, out=out, given=settings)
+        remember(tree, {"notes": notes, "source": name})
         media = Media.of(tree)
         files = write_media_report(media, out, notes=notes, source=name)
         files.append(_save_config(described, given, out))
@@ -76,10 +79,12 @@ def fit_media(
         findings = find_media(media)
     for text in dict.fromkeys(notes):
         show.note(text)
-    if not quiet:
-        _print(media, findings, files, name)
-    elif not findings.converged:
-        show.verdict(tree, findings.problems, error=True)
+    if manner == "json":
+        returns = show.records(media.returns)
+        said = {"cautions": findings.cautions, "returns": returns}
+        show.fitted(tree, findings, notes=notes, files=files, model=model, **said)
+    else:
+        show.outcome(tree, findings, manner, lambda: _print(media, findings, files, name))
     return findings.converged
 
 

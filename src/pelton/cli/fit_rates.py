@@ -6,6 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pelton.cli import show
+from pelton.cli.runs import remember
 
 if TYPE_CHECKING:
     import pandas as pd
@@ -43,7 +44,9 @@ class Options:
     hold_out: int | None = None
 
 
-def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[str, Any], *, quiet: bool) -> bool:
+def fit_rates(
+    data: str, name: str, options: Options, out: Path, sampling: dict[str, Any], *, manner: show.Manner
+) -> bool:
     """Fits and reports; tells whether the draws converged.
 
     Args:
@@ -52,7 +55,7 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         options: of rates.
         out: folder for the results.
         sampling: settings of `pelton.sample`, None where the default holds.
-        quiet: whether only notes and errors are printed.
+        manner: what is printed.
     """
     from pelton.cli.draws import RUN, drawn, sampler_settings
     from pelton.cli.tables import Columns, read_table, refuse_text
@@ -76,7 +79,7 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         sampler_class(sampling["sampler"])
     top = 10 if options.top is None else options.top
     threshold, budget = options.threshold, options.budget
-    _check(top, threshold, budget)
+    check_decisions(top, threshold, budget)
     covariates = list(dict.fromkeys(options.covariate or ()))
     labels = tuple(name for name in (unit, options.groups, options.segments) if name is not None)
     check_output(out)
@@ -96,7 +99,7 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         settings: dict[str, Any] = {
             **{key: SAMPLING.get(key) if value is None else value for key, value in sampling.items()},
         }
-        show_progress = False if quiet else None
+        show_progress = None if manner in ("plain", "verbose") else False
         # Before the fit itself, so that a number of parts that cannot be is refused at once.
         held = None
         if options.hold_out is not None:
@@ -106,20 +109,22 @@ def fit_rates(data: str, name: str, options: Options, out: Path, sampling: dict[
         tree = drawn(model, settings, predictive, show_progress, out=out, given=given)
     units = unit_table(tree, top, threshold, budget)
     decided = {"top": top, "threshold": threshold, "budget": budget}
+    remember(tree, {**vars(options), "covariates": covariates or None, **decided, "notes": notes, "source": name})
     files = write_report(tree, out, **decided, notes=notes, source=name, units=units, held=held)
     files += [out / RUN] if (out / RUN).exists() else []
     for text in notes:
         show.note(text)
     findings = find(tree, units, top, threshold, budget)
-    if not quiet:
-        _print(tree, units, findings, files=files, top=top, name=name)
-    elif not findings.converged:
-        show.verdict(tree, findings.problems, error=True)
+    if manner == "json":
+        best = units.sort_values("mean", ascending=False, kind="stable").iloc[:top]
+        show.fitted(tree, findings, notes=notes, files=files, model="rates", units=show.records(best))
+    else:
+        show.outcome(tree, findings, manner, lambda: _print(tree, units, findings, files=files, top=top, name=name))
     return findings.converged
 
 
-def _check(top: int, threshold: float | None, budget: float | None) -> None:
-    """What concerns the decisions, before any sampling."""
+def check_decisions(top: int, threshold: float | None, budget: float | None) -> None:
+    """Refuses top, threshold or budget that cannot be, before any sampling."""
     from math import isfinite
 
     from pelton.engine.errors import ArgumentError

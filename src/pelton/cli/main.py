@@ -7,7 +7,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from pelton.cli import allocate, bench, files, fit, init, rate, show
+from pelton.cli import allocate, bench, compare, doctor, files, fit, init, predict, rate, report, show
 from pelton.engine.errors import PeltonError
 
 USER_ERROR = 2
@@ -42,16 +42,22 @@ app = typer.Typer(
     help="Rates of many units from successes and trials, each drawn towards what all have in common, "
     "and media mixes over geos and weeks.\n\n"
     "Start with:\n\n  pelton fit example:categories --successes clicks \\\n      --trials impressions --unit category"
-    "\n\n  pelton init media-mix sales.csv",
+    "\n\n  pelton init media-mix sales.csv\n\n  pelton doctor\n\n"
+    "Exit status of every command: 0 done; 1 a defect of pelton itself, or of a device (doctor), or a wrong answer "
+    "(bench); 2 something is wrong with the data or the settings; 3 not converged (with --strict); 130 interrupted.\n\n"
+    "Completion of names by the Tab key: pelton --install-completion.",
     no_args_is_help=True,
-    add_completion=False,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
 )
 app.command(help=fit.HELP)(fit.fit)
 app.command(help=allocate.HELP)(allocate.allocate)
+app.command(help=predict.HELP)(predict.predict)
+app.command(help=compare.HELP)(compare.compare)
+app.command(help=report.HELP)(report.report)
 app.command(help=rate.HELP)(rate.rate)
 app.command(help=files.EXAMPLE_HELP)(files.example)
+app.command(help=doctor.HELP)(doctor.doctor)
 
 init_app = typer.Typer(help=init.HELP, no_args_is_help=True)
 init_app.command("media-mix", help=init.MEDIA_MIX_HELP)(init.media_mix)

@@ -28,6 +28,7 @@ def rate(
     successes: Annotated[int, typer.Option(metavar="K", help="Successes seen.")],
     trials: Annotated[int, typer.Option(metavar="N", help="Trials seen.")],
     out: Annotated[Path, typer.Option(metavar="DIR", help="Folder for the picture.")] = Path("pelton-out"),
+    as_json: show.Json = False,
 ) -> None:
     # The help text is given where the command is registered.
     from rich import box
@@ -58,6 +59,14 @@ def rate(
         table.add_row(name, shapes, raw, write(found["mean"]), write(found["sd"]), interval)
     with aside(out) as folder:
         rate_picture(posterior).save_png(folder / PICTURE)
+    if as_json:
+        shown = [
+            {"successes": row.successes, "trials": row.trials, "alpha": row.alpha, "beta": row.beta, **row.summary()}
+            for row in rows
+        ]
+        show.machine({"command": "rate", "prior": {"alpha": alpha, "beta": beta, **before}, "posteriors": shown,
+                      "files": [out / PICTURE]})  # fmt: skip
+        return
     console = show.console()
     console.print(table)
     found = posterior.summary()

@@ -23,7 +23,8 @@ def log_axis(axis: Any, low: float, high: float, label: str) -> None:
     subs = (1.0, 2.0, 5.0) if decades < 2.5 else (1.0,)
     ticks: np.ndarray = np.asarray(LogLocator(base=10, subs=subs, numticks=6).tick_values(low, high))
     ticks = ticks[(ticks >= low) & (ticks <= high)]
-    if len(ticks) < 3:
+    # Within less than a decade the locator takes to ticks of its own, too many to stand side by side.
+    if not 3 <= len(ticks) <= 6:
         ticks = np.asarray(MaxNLocator(nbins=5, steps=[1, 2, 2.5, 5, 10]).tick_values(low, high))
         ticks = ticks[(ticks >= low) & (ticks <= high)]
     axis.set_major_locator(FixedLocator(list(ticks)))

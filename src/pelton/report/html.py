@@ -1,6 +1,7 @@
 """The report as one HTML page that needs nothing else: no network, no further files."""
 
 import base64
+import json
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -8,6 +9,7 @@ import numpy as np
 import pandas as pd
 import xarray as xr
 from jinja2 import Environment, PackageLoader, StrictUndefined
+from markupsafe import Markup
 
 from pelton.engine.diagnostics import MAX_RHAT
 from pelton.engine.importance import MAX_KHAT
@@ -15,7 +17,9 @@ from pelton.report.canvas import DARK, LIGHT, Picture
 from pelton.report.findings import Findings
 from pelton.report.wording import Amounts, Rates, count, probability, significant, visible
 
+# Units in the page as it opens, and units that its table can sort and search.
 MAX_UNITS = 200
+MAX_EMBEDDED = 100_000
 MAX_DIAGNOSTICS = 60
 
 
@@ -43,7 +47,8 @@ def page(
         source: the name of the data, for the heading.
     """
     columns, rows, meanings = _unit_rows(units, top)
-    order = np.argsort(-units["mean"].to_numpy(), kind="stable")[:MAX_UNITS]
+    order = np.argsort(-units["mean"].to_numpy(), kind="stable")[:MAX_EMBEDDED]
+    cells = rows(order)
     return render(
         "report.html.j2",
         tree,
@@ -55,8 +60,11 @@ def page(
         findings=findings,
         notes=[visible(note) for note in notes],
         columns=columns,
-        rows=[rows(position) for position in order],
-        hidden=len(units) - len(order),
+        rows=cells[:MAX_UNITS],
+        every=embedded(cells),
+        embedded=len(cells),
+        total=len(units),
+        hidden=len(units) > MAX_UNITS,
         meanings=meanings,
     )
 
@@ -121,14 +129,24 @@ def render(
         f"{diagnostics_note}",
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
         diagnostics=[_diagnostic(label, row) for label, row in zip(shown.index, shown.to_dict("records"), strict=True)],
-        settings=_settings(attrs),
+        settings=settings(attrs),
         approximation=_approximation(attrs),
         **context,
     )
 
 
+def embedded(rows: Sequence[Sequence[str]]) -> Markup:
+    """Rows of cells as JSON inside a page, where nothing in them ends the script that holds them.
+
+    >>> embedded([["</script>", "1%"]])
+    Markup('[["\\u003c/script>","1%"]]')
+    """
+    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    return Markup(text.replace("<", "\\u003c"))
+
+
 def _unit_rows(units: pd.DataFrame, top: int) -> tuple[list[str], Any, list[tuple[str, str]]]:
-    """Column heads, a function from a position to its row of cells, and what the columns mean."""
+    """Column heads, a function from positions to their rows of cells, and what the columns mean."""
     write = Rates(units["sd"])
     noun = visible(units.index.name or "unit")
     top = min(top, len(units))
@@ -177,9 +195,12 @@ def _unit_rows(units: pd.DataFrame, top: int) -> tuple[list[str], Any, list[tupl
             ("change", "against the split by raw rates", lambda row: money(row["budget_change"], sign=True)),
         ]
 
-    def cells(position: int) -> list[str]:
-        row = units.iloc[position]
-        return [visible(units.index[position]), *(cell(row) for _, _, cell in columns)]
+    def cells(positions: np.ndarray) -> list[list[str]]:
+        names = units.index[positions]
+        records: list[Any] = units.iloc[positions].to_dict("records")
+        return [
+            [visible(name), *(cell(row) for _, _, cell in columns)] for name, row in zip(names, records, strict=True)
+        ]
 
     return [noun, *(name for name, _, _ in columns)], cells, [(name, meaning) for name, meaning, _ in columns]
 
@@ -215,7 +236,9 @@ def _approximation(attrs: dict[str, Any]) -> str:
     )
 
 
-def _settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
+def settings(attrs: dict[str, Any]) -> list[tuple[str, str]]:
+    """How a tree's draws were computed, in words: names and values."""
+
     def seconds(name: str) -> str:
         return f"{float(attrs[name]):.2f} s"
 
