@@ -82,9 +82,7 @@ def _gibbs(sweeps: int, burn_in: int, chains: int = 4, step: float | None = 0.2)
     """The three forms of the reference: corrected, thirty moves a sweep, and as published."""
     forms = (("corrected", 1.0, {}), ("thirty_moves", 0.3, {"moves": 30}), ("published", 0.5, {"jacobian": False}))
     return tuple(
-        System(
-            "scipy_gibbs", name, chains, burn_in, max(4, int(share * sweeps)), {"step": step, **settings}
-        )
+        System("scipy_gibbs", name, chains, burn_in, max(4, int(share * sweeps)), {"step": step, **settings})
         for name, share, settings in forms
     )
 

@@ -8,11 +8,10 @@ import argparse
 import json
 import os
 import subprocess
-import sys
 import tempfile
 import time
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Sequence
+from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
@@ -23,7 +22,8 @@ import pelton
 from pelton.benchmarks import environments, record
 from pelton.benchmarks.case_data import RESULTS, Problem
 from pelton.benchmarks.cases import Case, System, chosen, write_reference
-from pelton.benchmarks.verdicts import COUNTED, Judge, elements, spread, worth
+from pelton.benchmarks.suite_tables import against
+from pelton.benchmarks.verdicts import COUNTED, Judge, spread, worth
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.progress import progress
 
@@ -286,3 +286,146 @@ def make_reference(case: Case, system: System, seed: int = 12345) -> Path:
         f"{found['ess_bulk']:.0f}, R-hat {found['rhat']:.4f}"
     )
     return write_reference(case.name, draws, made_by)
+
+
+def write_all(store: Path) -> None:
+    """The report, the README's block and the page in docs/, from the stored results."""
+    from pelton.benchmarks import suite_report, suite_tables
+
+    suite_report.REPORT.write_text(suite_report.page(record.read(store)), encoding="utf-8")
+    suite_tables.write_tables(store)
+
+
+def run(
+    names: Sequence[str] = (),
+    *,
+    rivals: Sequence[str] = (),
+    repeats: int = 3,
+    device: str | None = None,
+    store: Path = STORE,
+    pages: bool = True,
+) -> list[dict[str, Any]]:
+    """Runs cases, prints a line for each system, stores them, and writes the pages.
+
+    Args:
+        names: cases or families of them; all that are not opt-in when absent. One whose data are not at hand is
+            passed over with a line that says so.
+        rivals: names; all when absent. pelton always runs.
+        repeats: processes of each system.
+        device: cpu or gpu, for those who can choose.
+        store: the file of JSON lines to add to.
+        pages: whether to write report, README and docs from what is stored.
+
+    Raises:
+        UnknownNameError: a case or a rival that is not there.
+    """
+    known = [environments.known(name) for name in rivals]
+    made = about()
+    lines = []
+    for case in chosen(list(names)):
+        began = time.perf_counter()
+        try:
+            found = run_case(case, repeats=repeats, rivals=known, device=device, show=None)
+        except DataError as error:
+            print(f"{case.name}: left out: {error}", flush=True)
+            continue
+        for line in found:
+            record.append(store, line | made)
+            print(_words(line), flush=True)
+        print(f"{case.name}: {time.perf_counter() - began:.0f} s", flush=True)
+        lines += found
+    if pages and lines:
+        write_all(store)
+    return lines
+
+
+def _words(line: dict[str, Any]) -> str:
+    """A line of results in a line of text."""
+    start = f"{line['case']}, {line['system']}"
+    if not line["runs"]:
+        return f"{start}: {line['status']}: {line['why']}"
+    speed = "no speed" if line["warm"] is None else f"{line['warm'][0]:.4g} ESS/s, cold {line['cold'][0]:.4g}"
+    far = "" if line["worst_z"] is None else f" (z {line['worst_z']:+.1f}, {line['worst_z_of']})"
+    return f"{start}: {line['answer']}{far}, {speed}"
+
+
+def compare(commit: str, names: Sequence[str] = (), *, repeats: int = 3, store: Path = STORE) -> list[dict[str, Any]]:
+    """This checkout against another commit: pelton of each in turns on the same data, as ratios.
+
+    Args:
+        commit: anything that git takes for one.
+        names: cases; all that are not opt-in when absent.
+        repeats: processes of each.
+        store: the file of JSON lines to add to.
+
+    Returns:
+        case, system, and the ratio of effective draws a second here over there, warm and cold: median, least, greatest.
+
+    Raises:
+        ArgumentError: git does not know the commit.
+    """
+    found = []
+    with tempfile.TemporaryDirectory(prefix="pelton-commit-") as folder:
+        tree = Path(folder) / "tree"
+        git = ["git", "-C", str(record.CHECKOUT), "worktree"]
+        made = subprocess.run([*git, "add", "--detach", str(tree), commit], capture_output=True, text=True, check=False)
+        if made.returncode:
+            raise ArgumentError(f"cannot check out {commit!r}: {made.stderr.strip().splitlines()[-1]}")
+        try:
+            sources = [("here", Path(pelton.__file__).resolve().parents[1]), (commit, tree / "src")]
+            for case in chosen(list(names)):
+                try:
+                    lines = run_case(case, repeats=repeats, show=None, sources=sources)
+                except DataError as error:
+                    print(f"{case.name}: left out: {error}", flush=True)
+                    continue
+                for here, there in zip(lines[::2], lines[1::2], strict=True):
+                    for line in (here, there):
+                        record.append(store, line | about())
+                    ratio = against(here, there)
+                    row = {"case": case.name, "system": here["system"], "warm": ratio.warm, "cold": ratio.cold}
+                    print(_ratio_words(row, here, there), flush=True)
+                    found.append(row)
+        finally:
+            subprocess.run([*git, "remove", "--force", str(tree)], capture_output=True, check=False)
+    return found
+
+
+def _ratio_words(row: dict[str, Any], here: dict[str, Any], there: dict[str, Any]) -> str:
+    start = f"{row['case']}, {row['system']}"
+    if row["warm"] is None:
+        words = [str(line["answer"] or f"{line['status']} ({line['why']})") for line in (here, there)]
+        return f"{start}: no ratio: {words[0]} here, {words[1]} there"
+    texts = [f"{kind} {row[kind][0]:.3g} ({row[kind][1]:.3g} to {row[kind][2]:.3g})" for kind in ("warm", "cold")]
+    return f"{start}: ESS/s here over there: {', '.join(texts)}"
+
+
+def main(arguments: list[str] | None = None) -> None:
+    """Runs the suite, or makes a case's reference."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("cases", nargs="*")
+    parser.add_argument("--rivals", nargs="+", default=[])
+    parser.add_argument("--repeats", type=int, default=3)
+    parser.add_argument("--device", choices=["cpu", "gpu"])
+    parser.add_argument("--against", metavar="COMMIT")
+    parser.add_argument("--store", type=Path, default=STORE)
+    parser.add_argument("--pages-only", action="store_true", help="write report, README and docs from what is stored")
+    parser.add_argument("--reference", nargs=3, metavar=("SYSTEM", "WARMUP", "DRAWS"), help="a long run of one case")
+    asked = parser.parse_args(arguments)
+    if asked.pages_only:
+        write_all(asked.store)
+    elif asked.reference:
+        name, warmup, draws = asked.reference
+        for case in chosen(asked.cases):
+            system = next((one for one in case.systems if one.name == name), None)
+            if system is None:
+                raise UnknownNameError("system", name, [one.name for one in case.systems])
+            print(make_reference(case, replace(system, warmup=int(warmup), draws=int(draws))))
+    elif asked.against:
+        compare(asked.against, asked.cases, repeats=asked.repeats, store=asked.store)
+    else:
+        run(asked.cases, rivals=asked.rivals, repeats=asked.repeats, device=asked.device, store=asked.store)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,6 +1,7 @@
-"""The far side of the boundary: runs one rival on one job in the rival's own environment, and knows nothing of pelton.
+"""The far side of the boundary: runs one rival on one job in its own environment, and knows nothing of pelton.
 
-`python launch.py --check RIVAL` imports RIVAL/run.py and no more. `python launch.py RIVAL FOLDER` reads FOLDER/job.json and FOLDER/data.npz, imports RIVAL/run.py, calls its
+`python launch.py --check RIVAL` imports RIVAL/run.py and no more. `python launch.py RIVAL FOLDER` reads FOLDER/job.json
+and FOLDER/data.npz, imports RIVAL/run.py, calls its
 
     fit(job, data) -> {"draws": {name: [chain, draw, ...]}, ...}
 

@@ -26,9 +26,7 @@ def _shapes(prior: str) -> tuple[Any, Any]:
         mu = numpyro.sample("mu", dist.Beta(2.0, 2.0))
         kappa = numpyro.sample("kappa", dist.Pareto(1.0, 1.5))
         return mu * kappa, (1 - mu) * kappa
-    pair = [
-        numpyro.sample(name, dist.ImproperUniform(dist.constraints.positive, (), ())) for name in ("alpha", "beta")
-    ]
+    pair = [numpyro.sample(name, dist.ImproperUniform(dist.constraints.positive, (), ())) for name in ("alpha", "beta")]
     numpyro.factor("hyperprior", -2.5 * jnp.log(pair[0] + pair[1]))
     return pair[0], pair[1]
 
@@ -78,7 +76,7 @@ def _by_geo(name: str, prior: Any, sd: float, geos: int, columns: int) -> Any:
 
 
 def media_mix(lags: Any, target: Any, observed: Any, design: Any, baseline: Any, delayed: tuple[bool, ...]) -> None:
-    """The media mix of pelton's docs/media-mix.md: lags [geo, time, channel, lag], baseline [term, (loc, scale, sd)]."""
+    """The media mix of docs/media-mix.md: lags [geo, time, channel, lag], baseline [term, (loc, scale, sd)]."""
     geos, _, channels, window = lags.shape
     late = np.flatnonzero(delayed)
     soon = np.flatnonzero(~np.asarray(delayed))

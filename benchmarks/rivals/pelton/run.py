@@ -1,6 +1,8 @@
 """pelton on the suite's models, by the same protocol as its rivals: from the data to the draws, by its public names."""
 
+import importlib.util
 import warnings
+from pathlib import Path
 from typing import Any
 
 import numpy as np
@@ -119,7 +121,26 @@ def _source(job: dict[str, Any], data: dict[str, np.ndarray]) -> Any:
             return _media_mix(job, data)
         case "countries":
             return _countries(data)
+        case "meridian":
+            from pelton.benchmarks import meridian_model
+
+            return pelton.from_numpyro(meridian_model.model, meridian_model.scaled(_table(data)))
+        case "pymc_marketing":
+            return _pymc_marketing(data)
     raise ValueError(f"no model {job['model']!r} here")
+
+
+def _pymc_marketing(data: dict[str, np.ndarray]) -> Any:
+    """The rival's own model, built by the rival's own file, as a Posterior of pelton's."""
+    folder = Path(__file__).resolve().parents[1] / "pymc_marketing"
+    spec = importlib.util.spec_from_file_location("rival_pymc_marketing", folder / "run.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    mmm, table, target = module.build(data)
+    mmm.build_model(table, target)
+    return pelton.from_pymc(mmm.model)
 
 
 def fit(job: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:

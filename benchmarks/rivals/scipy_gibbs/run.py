@@ -8,7 +8,6 @@ from typing import Any
 import numpy as np
 from scipy.special import betaln
 
-
 PACKAGES = ["numpy", "scipy"]
 # Of the reference system: alpha, beta ~ Gamma(shape, rate), and the random walk's standard deviation.
 SHAPE, RATE = 0.5, 0.5
