@@ -11,6 +11,7 @@ import numpy as np
 
 from pelton.benchmarks import case_data as data
 from pelton.benchmarks.case_data import Problem
+from pelton.benchmarks.verdicts import truth_of
 from pelton.engine.errors import UnknownNameError
 
 
@@ -273,18 +274,10 @@ def reference_file(name: str) -> Path:
 
 def write_reference(name: str, draws: Mapping[str, np.ndarray], made_by: str) -> Path:
     """Stores a long run's means and standard deviations, each with its standard error, as the case's reference."""
-    from arviz_stats.base import array_stats
-
-    stats: Any = array_stats
-    found = {}
-    for quantity, values in draws.items():
-        stacked = np.moveaxis(np.asarray(values, float), (0, 1), (-2, -1))
-        found[quantity] = {
-            "mean": stacked.mean(axis=(-2, -1)).tolist(),
-            "mean_error": np.asarray(stats.mcse(stacked, method="mean")).tolist(),
-            "sd": stacked.std(axis=(-2, -1), ddof=1).tolist(),
-            "sd_error": np.asarray(stats.mcse(stacked, method="sd")).tolist(),
-        }
+    found = {
+        quantity: {part: np.asarray(getattr(truth, part)).tolist() for part in ("mean", "sd", "mean_error", "sd_error")}
+        for quantity, truth in truth_of(draws).items()
+    }
     path = reference_file(name)
     path.parent.mkdir(parents=True, exist_ok=True)
     path.write_text(json.dumps({"made_by": made_by, "quantities": found}) + "\n")

@@ -23,7 +23,7 @@ from pelton.benchmarks import environments, record
 from pelton.benchmarks.case_data import RESULTS, Problem
 from pelton.benchmarks.cases import Case, System, chosen, write_reference
 from pelton.benchmarks.suite_tables import against
-from pelton.benchmarks.verdicts import COUNTED, Judge, spread, worth
+from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, MIN_ESS, Answer, Judge, spread, truth_of, worth
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.progress import progress
 
@@ -56,6 +56,8 @@ class Entry:
     Attributes:
         system: who.
         judge: of all its draws.
+        draws: of every fit, kept where rivals are held against one another.
+        reference: what the answer was held against.
         runs: figures of each process.
         why: the reason where it cannot run or a process failed.
         status: "ran", "absent", "failed" or "timed out".
@@ -63,6 +65,8 @@ class Entry:
 
     system: System
     judge: Judge
+    reference: str
+    draws: list[dict[str, np.ndarray]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     why: str | None = None
     status: str = "ran"
@@ -182,14 +186,42 @@ def _attempt(entry: Entry, case: Case, problem: Problem, repeat: int, device: st
     found = [worth(draws) for draws in named]
     for draws, figures in zip(named, found, strict=True):
         entry.judge.take(draws, figures)
+        if not problem.truth:
+            entry.draws.append(draws)
     entry.packages = fit.result["versions"]
     entry.runs.append(_figures(fit, found) | {"process_seconds": time.perf_counter() - began})
+
+
+def _hold_together(entries: Sequence[Entry]) -> dict[int, Judge]:
+    """Where there is no reference: each system against a converged one of another rival, by its entry's place."""
+    able = [one for one in entries if one.runs and one.judge.rhat <= LARGEST_RHAT and one.judge.ess >= MIN_ESS]
+    # Ours are held against others rather than the others against ours.
+    able.sort(key=lambda one: one.system.rival == environments.OURS)
+    found = {}
+    for at, entry in enumerate(entries):
+        peer = next((one for one in able if one.system.rival != entry.system.rival), None)
+        if peer is None or not entry.runs:
+            continue
+        judge = Judge(truth_of({name: np.concatenate([one[name] for one in peer.draws]) for name in peer.draws[0]}))
+        for draws in entry.draws:
+            judge.take(draws, worth(draws))
+        entry.reference = f"none exact; held against {peer.system.name}"
+        found[at] = judge
+    return found
+
+
+def _answer(entry: Entry, exact: bool) -> Answer | None:
+    """The verdict; between rivals alone it is that they agree, or do not."""
+    if not entry.runs:
+        return None
+    found = entry.judge.answer()
+    return found if exact else {"right": "agrees", "wrong": "disagrees"}.get(found, found)  # pyright: ignore
 
 
 def _line(case: Case, problem: Problem, entry: Entry) -> dict[str, Any]:
     """What the file keeps of a system on a case."""
     system, ran = entry.system, bool(entry.runs)
-    answer = entry.judge.answer() if ran else None
+    answer = _answer(entry, bool(problem.truth))
     counted = answer in (*COUNTED, "unchecked")
     distances = entry.judge.distances()
     worst = max(distances, key=lambda name: abs(distances[name])) if distances else None
@@ -214,7 +246,7 @@ def _line(case: Case, problem: Problem, entry: Entry) -> dict[str, Any]:
         "runs": entry.runs,
         "packages": entry.packages,
         "source": problem.source,
-        "reference": problem.reference,
+        "reference": entry.reference,
     }
 
 
@@ -248,7 +280,11 @@ def run_case(
     if sources:
         wanted = [one for one in wanted if one.rival == environments.OURS and one.environment is None]
     places = sources or [("", None)]
-    entries = [(label, place, Entry(system, Judge(problem.truth))) for system in wanted for label, place in places]
+    entries = [
+        (label, place, Entry(system, Judge(problem.truth), problem.reference))
+        for system in wanted
+        for label, place in places
+    ]
     for _, _, entry in entries:
         why = environments.reason(entry.system.environment or entry.system.rival)
         if why is not None:
@@ -258,6 +294,10 @@ def run_case(
             for _, place, entry in entries:
                 _attempt(entry, case, problem, repeat, device, place)
                 report(1, entry.system.name)
+    if not problem.truth:
+        together = _hold_together([entry for _, _, entry in entries])
+        for at, judge in together.items():
+            entries[at][2].judge = judge
     return [_line(case, problem, entry) | ({"label": label} if label else {}) for label, _, entry in entries]
 
 
@@ -292,7 +332,7 @@ def write_all(store: Path) -> None:
     """The report, the README's block and the page in docs/, from the stored results."""
     from pelton.benchmarks import suite_report, suite_tables
 
-    suite_report.REPORT.write_text(suite_report.page(record.read(store)), encoding="utf-8")
+    suite_report.REPORT.write_text(suite_report.page(record.stored(store)), encoding="utf-8")
     suite_tables.write_tables(store)
 
 

@@ -88,7 +88,7 @@ def _row(ours: Line | None, line: Line) -> dict[str, Any]:
     ratio = tables.against(ours, line)
     places = {"ratio": ratio.warm, "ratio cold": ratio.cold}
     losses = [tables.COLUMNS.index(name) - 1 for name, found in places.items() if found is not None and found[0] < 1]
-    bad = line["status"] != "ran" or line["answer"] in ("wrong", "not converged")
+    bad = line["status"] != "ran" or line["answer"] in ("wrong", "disagrees", "not converged")
     kind = "ours" if line["system"] == OURS else "bad" if bad else ""
     return {"cells": tables.cells(ours, line), "losses": [] if kind == "ours" else losses, "kind": kind}
 

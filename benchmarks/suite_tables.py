@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import Any
 
 from pelton.benchmarks.cases import BY_NAME, CASES
-from pelton.benchmarks.record import CHECKOUT, read
+from pelton.benchmarks.record import CHECKOUT, stored
 from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, LARGEST_Z, MIN_ESS, ratios
 from pelton.engine.errors import DataError
 
@@ -238,7 +238,13 @@ def cells(ours: Line | None, line: Line) -> list[str]:
 def case_notes(lines: Mapping[str, Line]) -> list[str]:
     """What a reader of a case's table must know."""
     first = next(iter(lines.values()))
-    notes = [f"Data: {first['source']}. Reference: {first['reference']}."]
+    notes = [f"Data: {first['source']}."]
+    references: dict[str, list[str]] = {}
+    for line in lines.values():
+        references.setdefault(line["reference"], []).append(label(line["system"]))
+    notes += [f"Reference: {text} ({', '.join(names)})." for text, names in references.items()]
+    if len(references) == 1:
+        notes[-1] = f"Reference: {first['reference']}."
     by_draws: dict[str, list[str]] = {}
     for line in lines.values():
         draws = f"{line['chains']} x {line['draws']:,} after {line['warmup']:,}"
@@ -259,8 +265,9 @@ def meaning() -> list[str]:
     return [
         f"answer: wrong where a mean or standard deviation of a quantity lies more than {LARGEST_Z:g} combined Monte "
         f"Carlo standard errors from the reference (worst z is the furthest); not converged past an R-hat of "
-        f"{LARGEST_RHAT:g}; few draws under {MIN_ESS} effective draws in all; unchecked without a reference. A wrong "
-        "answer, and one that did not converge, has no speed.",
+        f"{LARGEST_RHAT:g}; few draws under {MIN_ESS} effective draws in all; agrees or disagrees where another rival is "
+        "all that there is to hold it against; unchecked without even that. A wrong answer, and one that did not "
+        "converge, has no speed.",
         "ESS/s: smallest bulk effective sample size over all quantities of interest, by the seconds of a fit from data "
         "to draws, warm-up included and compiling taken off; of a second fit in the same process where the first took "
         "under 30 s. cold: by the seconds from the process's start, imports and compiling included, no cache at hand.",
@@ -303,6 +310,6 @@ def write_tables(store: Path, readme: Path = README, doc: Path = PAGE) -> None:
     Raises:
         DataError: a file has no markers.
     """
-    lines = read(store) if store.exists() else []
+    lines = stored(store)
     for path, content in ((readme, readme_block(lines)), (doc, page(lines))):
         path.write_text(between(path.read_text(encoding="utf-8"), content, path), encoding="utf-8")

@@ -1,6 +1,6 @@
 """BlackJAX's NUTS after its window adaptation, all chains vmapped, on densities written by hand in JAX."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 from collections.abc import Callable

@@ -1,6 +1,6 @@
 """CmdStan, by CmdStanPy: it runs where CmdStan itself has been built beforehand."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import json
 import tempfile

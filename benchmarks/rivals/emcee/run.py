@@ -1,6 +1,6 @@
 """emcee: an ensemble of walkers in Python on the marginal density of two hyperparameters, written with SciPy."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 from typing import Any
 

@@ -1,6 +1,6 @@
 """Meridian on its own example data, with its own priors and defaults."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 from typing import Any

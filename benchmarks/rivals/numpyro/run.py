@@ -1,6 +1,6 @@
 """NumPyro's NUTS on the models as its users write them: plain priors, offsets from the population, adstock by lags."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 from collections.abc import Callable

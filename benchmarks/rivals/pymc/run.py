@@ -1,6 +1,6 @@
 """PyMC with nutpie on the models as its users write them."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 from typing import Any

@@ -1,6 +1,6 @@
 """PyMC-Marketing's media mix on its own example, with its own priors, sampled by nutpie."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 from typing import Any

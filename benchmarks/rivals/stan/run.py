@@ -1,6 +1,6 @@
 """Stan, by PyStan: its NUTS on models in its own language, compiled by the C++ compiler."""
 
-# pyright: reportMissingImports=false
+# pyright: reportMissingImports=false, reportAttributeAccessIssue=false
 
 import time
 from typing import Any
