@@ -174,6 +174,16 @@ def radon() -> Problem:
     )
 
 
+def _table(frame: pd.DataFrame) -> dict[str, np.ndarray]:
+    """A table's columns as they go over the boundary: numbers, or texts."""
+    return {
+        f"table.{name}": frame[name].to_numpy()
+        if pd.api.types.is_numeric_dtype(frame[name])
+        else np.asarray(frame[name].astype(str), dtype=str)
+        for name in map(str, frame.columns)
+    }
+
+
 def _media(name: str, markets: Any, source: str) -> Problem:
     """A media mix over geos: the scaled arrays for rivals, the table itself for pelton."""
     from pelton.benchmarks.markets import model_of
@@ -199,12 +209,7 @@ def _media(name: str, markets: Any, source: str) -> Problem:
         "media_scale": panel.media_scale,
         "target_scale": panel.target_scale,
     }
-    table = {
-        f"table.{column}": np.asarray(markets.frame[column].astype(str))
-        if column in (markets.columns["geo"], markets.columns["time"])
-        else markets.frame[column].to_numpy()
-        for column in markets.frame.columns
-    }
+    table = _table(markets.frame)
     late = [str(channel) for channel, flag in zip(panel.channels, delayed, strict=True) if flag]
     truth, made_by = stored(name)
     return Problem(arrays | table, truth, source, made_by, {"columns": markets.columns, "delayed": late})
@@ -260,24 +265,15 @@ def country_parameters(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
     return found
 
 
-def _table(path: Path) -> dict[str, np.ndarray]:
-    """A CSV's columns as they go over the boundary."""
-    frame = pd.read_csv(path)
-    return {
-        f"table.{name}": frame[name].to_numpy()
-        if pd.api.types.is_numeric_dtype(frame[name])
-        else np.asarray(frame[name].astype(str), dtype=str)
-        for name in map(str, frame.columns)
-    }
-
-
 def meridian() -> Problem:
     """Meridian's simulated geo data."""
     truth, made_by = stored("meridian-geo")
-    return Problem(_table(_shared("meridian_geo_media.csv")), truth, "google/meridian, simulated_data/csv", made_by)
+    return Problem(
+        _table(pd.read_csv(_shared("meridian_geo_media.csv"))), truth, "google/meridian, simulated_data/csv", made_by
+    )
 
 
 def pymc_marketing() -> Problem:
     """PyMC-Marketing's ROAS example, two channels."""
     truth, made_by = stored("pymc-marketing")
-    return Problem(_table(_shared("pymc_marketing_roas.csv")), truth, "pymc-marketing, data/", made_by)
+    return Problem(_table(pd.read_csv(_shared("pymc_marketing_roas.csv"))), truth, "pymc-marketing, data/", made_by)

@@ -27,10 +27,10 @@ def scaled(table: pd.DataFrame) -> dict[str, np.ndarray]:
     ((1, 2, 1), [[-1.0, 1.0]])
     """
     table = table.sort_values(["geo", "time"])
-    geos = table["geo"].nunique()
+    geos = len(set(table["geo"]))
 
     def column(name: str) -> np.ndarray:
-        return table[name].to_numpy(float).reshape(geos, -1)
+        return np.asarray(table[name], float).reshape(geos, -1)
 
     channels = [name.removesuffix("_impression") for name in table.columns if name.endswith("_impression")]
     population = column("population")[:, 0]

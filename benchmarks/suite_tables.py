@@ -265,8 +265,8 @@ def meaning() -> list[str]:
     return [
         f"answer: wrong where a mean or standard deviation of a quantity lies more than {LARGEST_Z:g} combined Monte "
         f"Carlo standard errors from the reference (worst z is the furthest); not converged past an R-hat of "
-        f"{LARGEST_RHAT:g}; few draws under {MIN_ESS} effective draws in all; agrees or disagrees where another rival is "
-        "all that there is to hold it against; unchecked without even that. A wrong answer, and one that did not "
+        f"{LARGEST_RHAT:g}; few draws under {MIN_ESS} effective draws in all; agrees or disagrees where another rival "
+        "is all that there is to hold it against; unchecked without even that. A wrong answer, and one that did not "
         "converge, has no speed.",
         "ESS/s: smallest bulk effective sample size over all quantities of interest, by the seconds of a fit from data "
         "to draws, warm-up included and compiling taken off; of a second fit in the same process where the first took "

@@ -32,7 +32,7 @@ class Truth:
 
 
 def _statistics() -> Any:
-    from arviz_stats.base import array_stats
+    from arviz_stats.base.array import array_stats
 
     return array_stats
 

@@ -115,7 +115,7 @@ def main(rival: str, where: str) -> None:
         started = time.perf_counter()
         found = module.fit(job | {"seed": seed}, data)
         ended = time.perf_counter()
-        np.savez(folder / file, **{name: np.asarray(value) for name, value in found.pop("draws").items()})
+        np.savez(folder / file, **dict(found.pop("draws")))
         compiling = found.pop("compiling", None)
         if compiling is None:
             compiling = covered(clock.intervals, started, ended)

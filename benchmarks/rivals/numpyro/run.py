@@ -4,6 +4,7 @@
 
 import time
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import jax
@@ -18,15 +19,20 @@ PACKAGES = ["numpyro", "jax", "jaxlib", "numpy"]
 LAGS = 21
 
 
+def draw(name: str, prior: Any, obs: Any = None) -> Any:
+    """numpyro.sample."""
+    return numpyro.sample(name, prior, obs=obs)
+
+
 def _shapes(prior: str) -> tuple[Any, Any]:
     """alpha and beta under one of the priors."""
     if prior == "gamma":
-        return tuple(numpyro.sample(name, dist.Gamma(0.5, 0.5)) for name in ("alpha", "beta"))
+        return draw("alpha", dist.Gamma(0.5, 0.5)), draw("beta", dist.Gamma(0.5, 0.5))
     if prior == "mean_concentration":
-        mu = numpyro.sample("mu", dist.Beta(2.0, 2.0))
-        kappa = numpyro.sample("kappa", dist.Pareto(1.0, 1.5))
+        mu = draw("mu", dist.Beta(2.0, 2.0))
+        kappa = draw("kappa", dist.Pareto(1.0, 1.5))
         return mu * kappa, (1 - mu) * kappa
-    pair = [numpyro.sample(name, dist.ImproperUniform(dist.constraints.positive, (), ())) for name in ("alpha", "beta")]
+    pair = [draw(name, dist.ImproperUniform(dist.constraints.positive, (), ())) for name in ("alpha", "beta")]
     numpyro.factor("hyperprior", -2.5 * jnp.log(pair[0] + pair[1]))
     return pair[0], pair[1]
 
@@ -38,39 +44,39 @@ def rates(prior: str, marginal: bool, successes: Any, trials: Any) -> None:
     numpyro.deterministic("log_kappa", jnp.log(alpha + beta))
     with numpyro.plate("unit", len(successes)):
         if marginal:
-            numpyro.sample("k", dist.BetaBinomial(alpha, beta, trials), obs=successes)
+            draw("k", dist.BetaBinomial(alpha, beta, trials), obs=successes)
         else:
-            theta = numpyro.sample("theta", dist.Beta(alpha, beta))
-            numpyro.sample("k", dist.Binomial(trials, theta), obs=successes)
+            theta = draw("theta", dist.Beta(alpha, beta))
+            draw("k", dist.Binomial(trials, theta), obs=successes)
 
 
 def eight_schools(effect: Any, error: Any) -> None:
     """mean ~ Normal(0, 5), between ~ HalfCauchy(5), truth ~ Normal(mean, between), by offsets."""
-    mean = numpyro.sample("mean", dist.Normal(0.0, 5.0))
-    between = numpyro.sample("between", dist.HalfCauchy(5.0))
+    mean = draw("mean", dist.Normal(0.0, 5.0))
+    between = draw("between", dist.HalfCauchy(5.0))
     with numpyro.plate("school", len(effect)):
-        offset = numpyro.sample("offset", dist.Normal(0.0, 1.0))
+        offset = draw("offset", dist.Normal(0.0, 1.0))
         truth = numpyro.deterministic("truth", mean + between * offset)
-        numpyro.sample("effect", dist.Normal(truth, error), obs=effect)
+        draw("effect", dist.Normal(truth, error), obs=effect)
 
 
 def radon(county: Any, floor: Any, log_radon: Any, counties: int) -> None:
     """Intercepts by county about a common mean, by offsets."""
-    mean = numpyro.sample("mean", dist.Normal(0.0, 3.0))
-    spread = numpyro.sample("spread", dist.HalfNormal(1.0))
-    slope = numpyro.sample("slope", dist.Normal(0.0, 2.0))
-    noise = numpyro.sample("noise", dist.HalfNormal(2.0))
+    mean = draw("mean", dist.Normal(0.0, 3.0))
+    spread = draw("spread", dist.HalfNormal(1.0))
+    slope = draw("slope", dist.Normal(0.0, 2.0))
+    noise = draw("noise", dist.HalfNormal(2.0))
     with numpyro.plate("county", counties):
-        offset = numpyro.sample("offset", dist.Normal(0.0, 1.0))
+        offset = draw("offset", dist.Normal(0.0, 1.0))
     intercept = numpyro.deterministic("intercept", mean + spread * offset)
-    numpyro.sample("log_radon", dist.Normal(intercept[county] + slope * floor, noise), obs=log_radon)
+    draw("log_radon", dist.Normal(intercept[county] + slope * floor, noise), obs=log_radon)
 
 
 def _by_geo(name: str, prior: Any, sd: float, geos: int, columns: int) -> Any:
     """A parameter by geo and column: offsets from the typical geo on the logarithmic or logistic scale."""
-    typical = numpyro.sample(f"{name}_population", prior.expand((columns,)))
-    spread = numpyro.sample(f"{name}_sd", dist.HalfNormal(sd).expand((columns,)))
-    offset = numpyro.sample(f"{name}_offset", dist.Normal(0.0, 1.0).expand((geos, columns)))
+    typical = draw(f"{name}_population", prior.expand((columns,)))
+    spread = draw(f"{name}_sd", dist.HalfNormal(sd).expand((columns,)))
+    offset = draw(f"{name}_offset", dist.Normal(0.0, 1.0).expand((geos, columns)))
     onto = biject_to(prior.support)
     return numpyro.deterministic(name, onto(onto.inv(typical) + spread * offset))
 
@@ -105,22 +111,19 @@ def media_mix(lags: Any, target: Any, observed: Any, design: Any, baseline: Any,
     bound = half**slope
     mean = jnp.einsum("gtc,gc->gt", power / (power + bound[:, None]), contribution * (1 + bound))
     terms = design.shape[-1]
-    typical = numpyro.sample("baseline_population", dist.Normal(baseline[:, 0], baseline[:, 1]))
-    spread = numpyro.sample("baseline_sd", dist.HalfNormal(baseline[:, 2]))
-    offset = numpyro.sample("baseline_offset", dist.Normal(0.0, 1.0).expand((geos, terms)))
+    typical = draw("baseline_population", dist.Normal(baseline[:, 0], baseline[:, 1]))
+    spread = draw("baseline_sd", dist.HalfNormal(baseline[:, 2]))
+    offset = draw("baseline_offset", dist.Normal(0.0, 1.0).expand((geos, terms)))
     coefficient = typical + spread * offset
     numpyro.deterministic("intercept", coefficient[:, 0])
-    sigma = numpyro.sample("sigma", dist.HalfNormal(0.5).expand((geos,)))
+    sigma = draw("sigma", dist.HalfNormal(0.5).expand((geos,)))
     mean = mean + jnp.einsum("gtk,gk->gt", design, coefficient)
     with numpyro.handlers.mask(mask=observed):
-        numpyro.sample("target", dist.Normal(mean, sigma[:, None]), obs=target)
+        draw("target", dist.Normal(mean, sigma[:, None]), obs=target)
 
 
 def countries(media: Any, sales: Any) -> None:
     """The countries system written in the obvious way: per country media [week, channel] and sales [week]."""
-
-    def draw(name: str, prior: Any) -> Any:
-        return numpyro.sample(name, prior)
 
     coef_lam, sat_lam, base_lam = (draw(name, dist.Exponential(10.0)) for name in ("coef_lam", "sat_lam", "base_lam"))
     car_alpha, car_beta = (draw(name, dist.Exponential(0.01)) for name in ("car_alpha", "car_beta"))
@@ -133,7 +136,7 @@ def countries(media: Any, sales: Any) -> None:
             carryover = jnp.convolve(spend[:, channel], car ** jnp.arange(LAGS))[: spend.shape[0]]
             mean = mean + coef * (1 - jnp.exp(-sat * carryover))
         noise = draw(f"noise_{country}", dist.Exponential(0.001))
-        numpyro.sample(f"sales_{country}", dist.Normal(mean, noise), obs=target)
+        draw(f"sales_{country}", dist.Normal(mean, noise), obs=target)
 
 
 def stacked_lags(media: np.ndarray, window: int) -> np.ndarray:
@@ -148,18 +151,18 @@ def _model(job: dict[str, Any], data: dict[str, np.ndarray]) -> tuple[Callable[.
     prior, marginal = job["settings"].get("prior", ""), job["variant"] == "marginal"
     match job["model"]:
         case "rates":
-            return lambda k, n: rates(prior, marginal, k, n), (data["successes"], data["trials"])
+            return partial(rates, prior, marginal), (data["successes"], data["trials"])
         case "eight_schools":
             return eight_schools, (data["effect"], data["error"])
         case "radon":
             counties = int(data["counties"])
             chosen = (data["county"], data["floor"], data["log_radon"])
-            return lambda *houses: radon(*houses, counties), chosen
+            return partial(radon, counties=counties), chosen
         case "media_mix":
             late = tuple(map(bool, data["delayed"]))
             lags = stacked_lags(data["media"], int(data["window"]))
             arrays = (lags, data["target"], data["observed"], data["design"], data["baseline"])
-            return lambda *of: media_mix(*of, late), arrays
+            return partial(media_mix, delayed=late), arrays
         case "countries":
             media, sales = (
                 [data[f"{name}_{country}"] for country in range(int(data["countries"]))] for name in ("media", "sales")

@@ -150,7 +150,7 @@ def fit(job: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
     began = time.perf_counter()
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        tree = pelton.sample(_source(job, data), progress=False, **settings)
+        tree: Any = pelton.sample(_source(job, data), progress=False, **settings)
     posterior, attrs = tree["posterior"], tree.attrs
     match job["model"]:
         case "rates":
