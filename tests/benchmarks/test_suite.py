@@ -7,13 +7,15 @@ import re
 import sys
 
 import numpy as np
+import pandas as pd
 import pytest
 from scipy import integrate, stats
 
-from pelton.benchmarks import case_data, environments, record, suite, suite_report, suite_tables
+from pelton.benchmarks import case_data, environments, meridian_model, record, suite, suite_report, suite_tables
 from pelton.benchmarks.cases import BY_NAME, CASES, System, chosen
 from pelton.benchmarks.verdicts import Judge, Truth, ratios, worth
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
+from pelton.engine.precision import using
 
 STORES = BY_NAME["stores-40"]
 
@@ -274,3 +276,32 @@ def test_without_a_reference_rivals_are_held_against_one_another():
     alone = [entry("pelton", noise[0])]
     assert suite._hold_together(alone) == {}
     assert suite._answer(alone[0], False) == "unchecked"
+
+
+def test_meridians_model_integrates_its_normal_effects_out():
+    rng = np.random.default_rng(3)
+    geos, weeks = 3, 5
+    table = pd.DataFrame(
+        {
+            "geo": np.repeat(list("abc"), weeks),
+            "time": np.tile([f"2021-01-{day:02}" for day in range(1, weeks + 1)], geos),
+            "population": np.repeat([2.0, 5.0, 3.0], weeks),
+            "A_impression": rng.uniform(1, 9, geos * weeks),
+            "A_spend": 1.0,
+            "conversions": rng.uniform(1, 9, geos * weeks),
+            "revenue_per_conversion": 1.0,
+            **{name: rng.normal(size=geos * weeks) for name in meridian_model.CONTROLS},
+        }
+    )
+    data = meridian_model.scaled(table)
+    residual, sigma = rng.normal(size=(geos, weeks)), 0.7
+    spreads = np.concatenate([np.full(geos - 1 + 2, 5.0), np.repeat([0.4, 1.3], geos)])
+    with using("float64"):
+        found = float(meridian_model.log_marginal(residual, np.float64(sigma), spreads, data))
+    # The same density, by the covariance of all observations. The second geo is the largest: it has no level.
+    design = data["design"].reshape(-1, len(spreads))
+    assert design[weeks : 2 * weeks, : geos - 1].max() == 0
+    same_week = np.tile(np.eye(weeks), (geos, geos))
+    covariance = sigma**2 * np.eye(geos * weeks) + 25 * same_week + (design * spreads**2) @ design.T
+    wanted = stats.multivariate_normal(cov=covariance).logpdf(residual.ravel())
+    assert found == pytest.approx(wanted, rel=1e-10)
