@@ -23,7 +23,7 @@ from pelton.benchmarks import environments, record
 from pelton.benchmarks.case_data import RESULTS, Problem
 from pelton.benchmarks.cases import Case, System, chosen, write_reference
 from pelton.benchmarks.suite_tables import against
-from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, MIN_ESS, Answer, Judge, spread, truth_of, worth
+from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, Answer, Judge, spread, truth_of, worth
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.progress import progress
 
@@ -32,6 +32,8 @@ STORE = RESULTS / "suite.jsonl"
 AGAIN = 30.0
 # A process that took longer than this has one run, however many are asked for.
 REPEAT_BELOW = 45.0
+# Effective draws from which a rival may stand for a reference where there is none.
+PEER_ESS = 100
 
 
 @dataclass
@@ -58,6 +60,7 @@ class Entry:
         judge: of all its draws.
         draws: of every fit, kept where rivals are held against one another.
         reference: what the answer was held against.
+        label: of the commit, where two are compared.
         runs: figures of each process.
         why: the reason where it cannot run or a process failed.
         status: "ran", "absent", "failed" or "timed out".
@@ -66,6 +69,7 @@ class Entry:
     system: System
     judge: Judge
     reference: str
+    label: str = ""
     draws: list[dict[str, np.ndarray]] = field(default_factory=list)
     runs: list[dict[str, Any]] = field(default_factory=list)
     why: str | None = None
@@ -194,18 +198,19 @@ def _attempt(entry: Entry, case: Case, problem: Problem, repeat: int, device: st
 
 def _hold_together(entries: Sequence[Entry]) -> dict[int, Judge]:
     """Where there is no reference: each system against a converged one of another rival, by its entry's place."""
-    able = [one for one in entries if one.runs and one.judge.rhat <= LARGEST_RHAT and one.judge.ess >= MIN_ESS]
+    able = [one for one in entries if one.runs and one.judge.rhat <= LARGEST_RHAT and one.judge.ess >= PEER_ESS]
     # Ours are held against others rather than the others against ours.
     able.sort(key=lambda one: one.system.rival == environments.OURS)
     found = {}
     for at, entry in enumerate(entries):
-        peer = next((one for one in able if one.system.rival != entry.system.rival), None)
+        own = (entry.system.rival, entry.label)
+        peer = next((one for one in able if (one.system.rival, one.label) != own), None)
         if peer is None or not entry.runs:
             continue
         judge = Judge(truth_of({name: np.concatenate([one[name] for one in peer.draws]) for name in peer.draws[0]}))
         for draws in entry.draws:
             judge.take(draws, worth(draws))
-        entry.reference = f"none exact; held against {peer.system.name}"
+        entry.reference = f"none exact; held against {peer.label or peer.system.name}"
         found[at] = judge
     return found
 
@@ -281,24 +286,24 @@ def run_case(
         wanted = [one for one in wanted if one.rival == environments.OURS and one.environment is None]
     places = sources or [("", None)]
     entries = [
-        (label, place, Entry(system, Judge(problem.truth), problem.reference))
+        (place, Entry(system, Judge(problem.truth), problem.reference, label))
         for system in wanted
         for label, place in places
     ]
-    for _, _, entry in entries:
+    for _, entry in entries:
         why = environments.reason(entry.system.environment or entry.system.rival)
         if why is not None:
             entry.status, entry.why = "absent", why
     with progress(case.title, repeats * len(entries), show) as report:
         for repeat in range(repeats):
-            for _, place, entry in entries:
+            for place, entry in entries:
                 _attempt(entry, case, problem, repeat, device, place)
                 report(1, entry.system.name)
     if not problem.truth:
-        together = _hold_together([entry for _, _, entry in entries])
+        together = _hold_together([entry for _, entry in entries])
         for at, judge in together.items():
-            entries[at][2].judge = judge
-    return [_line(case, problem, entry) | ({"label": label} if label else {}) for label, _, entry in entries]
+            entries[at][1].judge = judge
+    return [_line(case, problem, entry) | ({"label": entry.label} if entry.label else {}) for _, entry in entries]
 
 
 def about() -> dict[str, Any]:
@@ -374,8 +379,8 @@ def run(
             print(_words(line), flush=True)
         print(f"{case.name}: {time.perf_counter() - began:.0f} s", flush=True)
         lines += found
-    if pages and lines:
-        write_all(store)
+        if pages:
+            write_all(store)
     return lines
 
 
@@ -448,7 +453,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "gpu"])
     parser.add_argument("--against", metavar="COMMIT")
-    parser.add_argument("--store", type=Path, default=STORE)
+    parser.add_argument("--store", type=Path, default=STORE, help="another file of results; then no page is written")
     parser.add_argument("--pages-only", action="store_true", help="write report, README and docs from what is stored")
     parser.add_argument("--reference", nargs=3, metavar=("SYSTEM", "WARMUP", "DRAWS"), help="a long run of one case")
     asked = parser.parse_args(arguments)
@@ -464,7 +469,10 @@ def main(arguments: list[str] | None = None) -> None:
     elif asked.against:
         compare(asked.against, asked.cases, repeats=asked.repeats, store=asked.store)
     else:
-        run(asked.cases, rivals=asked.rivals, repeats=asked.repeats, device=asked.device, store=asked.store)
+        pages = asked.store == STORE
+        run(
+            asked.cases, rivals=asked.rivals, repeats=asked.repeats, device=asked.device, store=asked.store, pages=pages
+        )
 
 
 if __name__ == "__main__":

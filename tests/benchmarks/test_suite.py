@@ -305,3 +305,20 @@ def test_meridians_model_integrates_its_normal_effects_out():
     covariance = sigma**2 * np.eye(geos * weeks) + 25 * same_week + (design * spreads**2) @ design.T
     wanted = stats.multivariate_normal(cov=covariance).logpdf(residual.ravel())
     assert found == pytest.approx(wanted, rel=1e-10)
+
+
+def test_a_commit_that_git_does_not_know_is_refused(tmp_path):
+    with pytest.raises(ArgumentError, match="cannot check out 'nowhere'"):
+        suite.compare("nowhere", ["stores-40"], store=tmp_path / "a.jsonl")
+
+
+@pytest.mark.slow
+def test_two_commits_are_compared(tmp_path, capsys):
+    store = tmp_path / "a.jsonl"
+    (first, _) = suite.compare("HEAD", ["stores-40"], repeats=1, store=store)
+    assert first["system"] == "pelton"
+    assert 0.2 < first["warm"][0] < 5
+    assert {line["label"] for line in record.read(store)} == {"here", "HEAD"}
+    # Such lines are no results of the suite.
+    assert suite_tables.latest(record.read(store)) == []
+    assert "ESS/s here over there" in capsys.readouterr().out
