@@ -19,6 +19,7 @@ LABELS = {
     "scipy_gibbs/corrected": "SciPy Gibbs, corrected",
     "scipy_gibbs/thirty_moves": "SciPy Gibbs, 30 moves",
     "scipy_gibbs/published": "SciPy Gibbs, as published",
+    "emcee": "emcee",
     "numpyro": "NumPyro",
     "numpyro/textbook": "NumPyro, textbook",
     "numpyro/marginal": "NumPyro, rates integrated out",
