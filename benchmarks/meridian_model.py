@@ -10,6 +10,8 @@ import numpyro.distributions as dist
 import pandas as pd
 from jaxtyping import Array
 
+from pelton.kernels.adstock import geometric
+
 # Of ModelSpec(): max_lag of 8, and the priors of PriorDistribution().
 WINDOW = 9
 # Sd of levels, weeks and the controls' means.
@@ -44,15 +46,14 @@ def scaled(table: pd.DataFrame) -> dict[str, np.ndarray]:
     controls = (controls - controls.mean((0, 1))) / controls.std((0, 1))
     # The largest geo is the one that the others are compared with.
     level = np.delete(np.eye(geos), population.argmax(), axis=1)
-    weeks, several = kpi.shape[1], controls.shape[-1]
-    own = np.einsum("gh,gtc->gtch", np.eye(geos), controls).reshape(geos, weeks, several * geos)
-    design = np.concatenate([np.repeat(level[:, None], weeks, axis=1), controls, own], axis=-1)
-    in_week = design.sum(axis=0)
+    full = design(level, controls)
+    in_week = full.sum(axis=0)
     return {
         "media": media,
         "kpi": (kpi - kpi.mean()) / kpi.std(),
-        "design": design,
-        "gram": np.einsum("gtk,gtl->kl", design, design),
+        "level": level,
+        "controls": controls,
+        "gram": np.einsum("gtk,gtl->kl", full, full),
         "gram_of_weeks": in_week.T @ in_week,
         "spend": np.array([column(f"{name}_spend").sum() for name in channels]),
         # What a unit of the scaled KPI is worth, by geo and week.
@@ -60,10 +61,23 @@ def scaled(table: pd.DataFrame) -> dict[str, np.ndarray]:
     }
 
 
+def design(level: np.ndarray, controls: np.ndarray) -> np.ndarray:
+    """Columns [geo, week, effect]: levels of all geos but the largest, controls, and each control of each geo alone.
+
+    >>> design(np.eye(3)[:, 1:], np.ones((3, 4, 2))).shape
+    (3, 4, 10)
+    """
+    geos, weeks, several = controls.shape
+    own = np.einsum("gh,gtc->gtch", np.eye(geos), controls).reshape(geos, weeks, several * geos)
+    return np.concatenate([np.repeat(level[:, None], weeks, axis=1), controls, own], axis=-1)
+
+
 def log_marginal(residual: Array, sigma: Array, spreads: Array, data: Any) -> Array:
     """log p of residual[g,t] = week_t + design[g,t] . b + Normal(0, sigma), weeks and b integrated out.
 
-    week_t ~ Normal(0, 5) and b_k ~ Normal(0, spreads_k). With c = 25 / (sigma^2 + 25 geos) and the product
+    The design is that of `design`; week_t ~ Normal(0, 5) and b_k ~ Normal(0, spreads_k). With
+    c = 25 / (sigma^2 + 25 geos) and the product
+
     <v, w> = (sum_gt v w - c sum_t (sum_g v) (sum_g w)) / sigma^2, by the matrix inversion and determinant lemmas,
 
         -2 log p = <r, r> - h' M^-1 h + log |M|
@@ -74,15 +88,17 @@ def log_marginal(residual: Array, sigma: Array, spreads: Array, data: Any) -> Ar
         residual: [geo, week].
         sigma: of the noise.
         spreads: [effect].
-        data: of `scaled`: design, gram, gram_of_weeks.
+        data: of `scaled`.
     """
     geos, weeks = residual.shape
     square = sigma**2
     share = BASELINE_SD**2 / (square + BASELINE_SD**2 * geos)
     of_week = residual.sum(axis=0)
     inner = (jnp.sum(residual**2) - share * jnp.sum(of_week**2)) / square
-    design = data["design"]
-    cross = jnp.einsum("gtk,gt->k", design, residual - share * of_week, precision=jax.lax.Precision.HIGHEST) / square
+    # The product with the design, whose columns of one geo are zero elsewhere.
+    centred = residual - share * of_week
+    own = jnp.einsum("gtc,gt->cg", data["controls"], centred, precision=jax.lax.Precision.HIGHEST)
+    cross = jnp.concatenate([data["level"].T @ centred.sum(axis=1), own.sum(axis=1), own.ravel()]) / square
     gram = (data["gram"] - share * data["gram_of_weeks"]) / square
     factor = jnp.linalg.cholesky(jnp.eye(len(spreads)) + spreads[:, None] * gram * spreads)
     solved = jax.scipy.linalg.solve_triangular(factor, spreads * cross, lower=True)
@@ -101,7 +117,7 @@ def model(data: dict[str, Any]) -> None:
     Source: google-meridian 2.1, meridian/model/posterior_sampler.py, for the model; the code is its own.
     """
     media, kpi = data["media"], data["kpi"]
-    geos, weeks, channels = media.shape
+    geos, _, channels = media.shape
 
     def draw(name: str, prior: Any, *shape: int) -> Any:
         return numpyro.sample(name, prior.expand(shape) if shape else prior)
@@ -113,10 +129,7 @@ def model(data: dict[str, Any]) -> None:
     roi = draw("roi_m", dist.LogNormal(0.2, 0.9), channels)
     deviation = draw("beta_gm_dev", dist.Normal(0.0, 1.0), geos, channels)
     spread = draw("xi_c", dist.HalfNormal(5.0), len(CONTROLS))
-    weights = alpha[:, None] ** jnp.arange(WINDOW)
-    weights = weights / weights.sum(-1, keepdims=True)
-    padded = jnp.pad(media, ((0, 0), (WINDOW - 1, 0), (0, 0)))
-    carried = sum(weights[:, lag] * padded[:, WINDOW - 1 - lag : WINDOW - 1 - lag + weeks] for lag in range(WINDOW))
+    carried = geometric(media, alpha, WINDOW)
     response = carried / (carried + half)
     own = jnp.exp(eta * deviation)
     brought = jnp.einsum("gtm,gt,gm->m", response, data["worth"], own, precision=jax.lax.Precision.HIGHEST)

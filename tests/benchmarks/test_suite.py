@@ -299,7 +299,7 @@ def test_meridians_model_integrates_its_normal_effects_out():
     with using("float64"):
         found = float(meridian_model.log_marginal(residual, np.float64(sigma), spreads, data))
     # The same density, by the covariance of all observations. The second geo is the largest: it has no level.
-    design = data["design"].reshape(-1, len(spreads))
+    design = meridian_model.design(data["level"], data["controls"]).reshape(-1, len(spreads))
     assert design[weeks : 2 * weeks, : geos - 1].max() == 0
     same_week = np.tile(np.eye(weeks), (geos, geos))
     covariance = sigma**2 * np.eye(geos * weeks) + 25 * same_week + (design * spreads**2) @ design.T
