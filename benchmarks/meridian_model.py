@@ -77,7 +77,6 @@ def log_marginal(residual: Array, sigma: Array, spreads: Array, data: Any) -> Ar
 
     The design is that of `design`; week_t ~ Normal(0, 5) and b_k ~ Normal(0, spreads_k). With
     c = 25 / (sigma^2 + 25 geos) and the product
-
     <v, w> = (sum_gt v w - c sum_t (sum_g v) (sum_g w)) / sigma^2, by the matrix inversion and determinant lemmas,
 
         -2 log p = <r, r> - h' M^-1 h + log |M|

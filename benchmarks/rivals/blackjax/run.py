@@ -85,7 +85,7 @@ def _programs(job: dict[str, Any], density: Callable[..., Any]) -> tuple[Any, An
     @jax.jit
     def warm(keys: Any, positions: Any, arrays: Any) -> Any:
         def one(key: Any, position: Any) -> Any:
-            adaptation = blackjax.window_adaptation(
+            adaptation: Any = blackjax.window_adaptation(
                 blackjax.nuts, lambda x: density(x, *arrays), target_acceptance_rate=target
             )
             (state, parameters), _ = adaptation.run(key, position, job["warmup"])

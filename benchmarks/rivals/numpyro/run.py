@@ -68,7 +68,7 @@ def radon(county: Any, floor: Any, log_radon: Any, counties: int) -> None:
     noise = draw("noise", dist.HalfNormal(2.0))
     with numpyro.plate("county", counties):
         offset = draw("offset", dist.Normal(0.0, 1.0))
-    intercept = numpyro.deterministic("intercept", mean + spread * offset)
+    intercept: Any = numpyro.deterministic("intercept", mean + spread * offset)
     draw("log_radon", dist.Normal(intercept[county] + slope * floor, noise), obs=log_radon)
 
 
