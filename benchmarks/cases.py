@@ -149,7 +149,7 @@ def _media(name: str, title: str, build: Callable[[], Problem], **settings: Any)
 
 
 CASES: tuple[Case, ...] = (
-    _stores(40, (*_OURS, *_gibbs(20_000, 500), *_SMALL)),
+    _stores(40, (*_OURS, *_gibbs(20_000, 500), *_SMALL, System("cmdstan", draws=2000))),
     _stores(
         1000,
         (
@@ -229,8 +229,9 @@ CASES: tuple[Case, ...] = (
         ("roi_m", "alpha_m", "ec_m", "eta_m", "sigma"),
         data.meridian,
         (
-            System("pelton", draws=1000),
-            System("meridian", chains=4, warmup=500, draws=500),
+            System("pelton", warmup=500, draws=500),
+            # Its guide has ten chains of 2,500 + 1,000, which takes two cores most of an hour.
+            System("meridian", warmup=300, draws=200),
         ),
         limit=1500.0,
     ),
