@@ -337,7 +337,9 @@ def write_all(store: Path) -> None:
     """The report, the README's block and the page in docs/, from the stored results."""
     from pelton.benchmarks import suite_report, suite_tables
 
-    suite_report.REPORT.write_text(suite_report.page(record.stored(store)), encoding="utf-8")
+    lines = record.stored(store)
+    if lines:
+        suite_report.REPORT.write_text(suite_report.page(lines), encoding="utf-8")
     suite_tables.write_tables(store)
 
 

@@ -306,11 +306,14 @@ def between(text: str, content: str, where: Path) -> str:
 
 
 def write_tables(store: Path, readme: Path = README, doc: Path = PAGE) -> None:
-    """Writes the README's block and the page from the stored results.
+    """Writes the README's block and the page in docs/ from the stored results, where they are at hand.
 
     Raises:
         DataError: a file has no markers.
     """
     lines = stored(store)
     for path, content in ((readme, readme_block(lines)), (doc, page(lines))):
+        if not path.exists():
+            # An installed package has neither.
+            continue
         path.write_text(between(path.read_text(encoding="utf-8"), content, path), encoding="utf-8")
