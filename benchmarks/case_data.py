@@ -243,8 +243,7 @@ def countries() -> Problem:
         name: Truth(*(np.asarray(value[part][at]) for at in (0, 1) for part in ("mean", "sd")))
         for name, value in found["parameters"].items()
     }
-    table = {f"name_{at}": np.asarray(str(geo)) for at, geo in enumerate(panel.geos)}
-    return Problem(arrays | table, truth, "Garve/datasets, bhmmm.csv", "a Metropolis chain in C++ of its own")
+    return Problem(arrays, truth, "Garve/datasets, bhmmm.csv", "a Metropolis chain in C++ of its own")
 
 
 def country_parameters(draws: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
