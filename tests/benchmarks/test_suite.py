@@ -196,10 +196,10 @@ def test_pages_come_from_what_is_stored(measured, tmp_path, monkeypatch):
     for line in (older, *measured.values()):
         record.append(store, line)
     for path in (readme, doc):
-        path.write_text(f"before\n{suite_tables.BEGIN}\nold\n{suite_tables.END}\nafter\n")
+        path.write_text(f"before\n{suite_tables.BEGIN}\nstale\n{suite_tables.END}\nafter\n")
     suite_tables.write_tables(store, readme, doc)
     text = readme.read_text()
-    assert "old" not in text
+    assert "stale" not in text
     assert text.startswith("before\n")
     assert text.endswith("after\n")
     assert "| 40 stores |" in text
