@@ -72,7 +72,8 @@ imports: $(STAMP)
 	$(BIN)/lint-imports
 
 doctest: $(STAMP)  ## the examples in the docstrings
-	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules src/pelton $(PYMC_FILES:%=--ignore=%)
+	$(BIN)/python -m pytest -p no:cacheprovider --doctest-modules src/pelton $(PYMC_FILES:%=--ignore=%) \
+	  --ignore-glob='*/benchmarks/rivals/*'
 
 wheel: $(STAMP)  ## build the wheel, compare its files with the tree, run the main job from it in an empty environment
 	bash .ci/wheel

@@ -1,4 +1,4 @@
-"""The countries system: the plain model, the reference's summaries, and runs of pelton held against them."""
+"""The countries system: the reference's summaries, and runs of pelton held against them."""
 
 import argparse
 import json
@@ -16,32 +16,8 @@ REFERENCE = RESULTS / "countries_reference.json"
 DATA = CHECKOUT.parent / "shared" / "cases" / "bhmmm.csv"
 MEDIA = ("TV", "Radio", "Banners")
 COUNTRIES = ("Germany", "Austria", "Switzerland")
-LAGS = 21
 # Weeks whose noise is below this lie in the Swiss mode where television works in proportion.
 SMOOTH_NOISE = 900.0
-
-
-def plain_model(media: Any, sales: Any) -> None:
-    """The countries system written in the obvious way: per country media [week, channel] and sales [week]."""
-    import jax.numpy as jnp
-    import numpyro
-    import numpyro.distributions as dist
-
-    def draw(name: str, prior: Any) -> Any:
-        return numpyro.sample(name, prior)
-
-    coef_lam, sat_lam, base_lam = (draw(name, dist.Exponential(10.0)) for name in ("coef_lam", "sat_lam", "base_lam"))
-    car_alpha, car_beta = (draw(name, dist.Exponential(0.01)) for name in ("car_alpha", "car_beta"))
-    for country, (spend, target) in enumerate(zip(media, sales, strict=True)):
-        mean = draw(f"base_{country}", dist.Exponential(base_lam))
-        for channel in range(spend.shape[1]):
-            coef = draw(f"coef_{country}_{channel}", dist.Exponential(coef_lam))
-            sat = draw(f"sat_{country}_{channel}", dist.Exponential(sat_lam))
-            car = draw(f"car_{country}_{channel}", dist.Beta(car_alpha, car_beta))
-            carryover = jnp.convolve(spend[:, channel], car ** jnp.arange(LAGS))[: spend.shape[0]]
-            mean = mean + coef * (1 - jnp.exp(-sat * carryover))
-        noise = draw(f"noise_{country}", dist.Exponential(0.001))
-        numpyro.sample(f"sales_{country}", dist.Normal(mean, noise), obs=target)
 
 
 def load_panel(path: Path = DATA) -> Any:

@@ -56,7 +56,7 @@ def simulate(folder: Path, stores: int, most_trials: int, files: int = 4) -> Non
 
 def measure(folder: Path) -> dict[str, Any]:
     """Both passes in this process, and what they cost."""
-    from pelton.benchmarks.fresh import peak_bytes
+    from pelton.benchmarks.rivals.launch import peak_bytes
 
     marks = [time.perf_counter()]
 

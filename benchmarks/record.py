@@ -119,6 +119,11 @@ def append(path: Path, record: Mapping[str, Any]) -> None:
         raise OutputError(f"cannot write {path}: {error.strerror or error}; choose another file") from error
 
 
+def stored(path: Path) -> list[dict[str, Any]]:
+    """The records of a file that need not be there."""
+    return read(path) if path.exists() else []
+
+
 def read(path: Path) -> list[dict[str, Any]]:
     """The records of a file of JSON lines, oldest first."""
     return [json.loads(line) for line in path.read_text().splitlines() if line]

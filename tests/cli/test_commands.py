@@ -130,13 +130,23 @@ def test_examples_are_the_reference_tables(cases):
 
 
 def test_bench_hands_on_what_it_is_told(run, monkeypatch):
-    from pelton.benchmarks import stores
+    from pelton.benchmarks import suite
 
     told = []
-    monkeypatch.setattr(stores, "run_and_print", lambda *args, **named: told.append((args, named)) or 1)
-    result = run("bench", "stores", "--stores", "60", "--sampler", "grid", "--repeats", "2", "--no-cold", "--save", "a")
-    assert result.exit_code == 1
-    assert told == [((60, ["grid"], 2, Path("a")), {"cold": False, "memory": False})]
+    monkeypatch.setattr(suite, "run", lambda *args, **named: told.append((args, named)))
+    assert run("bench", "stores-40", "--rivals", "scipy-gibbs", "--repeats", "2", "--save", "a").exit_code == 0
+    named = {"rivals": ["scipy_gibbs"], "repeats": 2, "device": None, "store": Path("a"), "pages": False}
+    assert told == [((["stores-40"],), named)]
+    monkeypatch.setattr(suite, "compare", lambda *args, **named: told.append((args, named)))
+    assert run("bench", "rats", "--against", "HEAD~1").exit_code == 0
+    assert told[1] == (("HEAD~1", ["rats"]), {"repeats": 3, "store": suite.STORE})
+
+
+def test_bench_lists_cases_and_rivals(run, refuses):
+    listed = run("bench", "--list").stdout
+    assert "stores-1e6: 1,000,000 stores: pelton, pelton/nuts, scipy_gibbs/corrected" in listed
+    assert "emcee: " in listed
+    assert "'emce'" in refuses("bench", "--rivals", "emce")
 
 
 @pytest.mark.parametrize(
@@ -149,7 +159,7 @@ def test_bench_hands_on_what_it_is_told(run, monkeypatch):
         ("simulate",),
         ("simulate", "stores"),
         ("simulate", "markets"),
-        ("bench", "stores"),
+        ("bench",),
     ],
 )
 def test_help(run, command):

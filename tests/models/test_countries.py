@@ -12,7 +12,8 @@ from numpyro.infer.util import log_density
 from scipy import integrate, stats
 
 import pelton
-from pelton.benchmarks.countries import COUNTRIES, DATA, load_panel, plain_model
+from pelton.benchmarks.countries import COUNTRIES, DATA, load_panel
+from pelton.benchmarks.rivals.numpyro.run import countries as plain_model
 from pelton.engine.errors import ArgumentError, DataError
 from pelton.models import countries as module
 from pelton.models.panel import Panel

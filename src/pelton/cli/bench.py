@@ -1,41 +1,63 @@
-"""`pelton bench`: our samplers beside their rivals, on this machine."""
+"""`pelton bench`: pelton beside its rivals, on this machine."""
 
 from pathlib import Path
 from typing import Annotated
 
 import typer
 
-STORES_HELP = """Compare samplers on simulated stores: right answers, and effective draws per second.
+HELP = """Compare pelton with its rivals: right answers first, then effective draws per second.
 
-The rival, in the same run, is a Metropolis-within-Gibbs sampler in NumPy, as published and corrected.
+Each rival runs in an environment of its own, which --install makes. Without CASES, all but the largest run; a family's
+name, such as stores, stands for all of it. Results are added to benchmarks/results/suite.jsonl; benchmarks/report.html,
+the README's table and docs/benchmarks.md are written from what is stored there.
 
 Examples:
 
-  pelton bench stores
+  pelton bench --install
 
-  pelton bench stores --stores 1000000 --memory
+  pelton bench stores-40 markets --repeats 3
+
+  pelton bench stores-40 --rivals emcee --rivals numpyro
+
+  pelton bench stores-40 --against HEAD~5
+
+  pelton bench --list
 """
 
 
-def stores(
-    *,
-    number: Annotated[
-        str,
-        typer.Option("--stores", metavar="N", help="How many simulated stores, or a file of their counts."),
-    ] = "40",
-    sampler: Annotated[
-        list[str] | None, typer.Option(metavar="NAME", help="Sampler to run; may be repeated. (default: all)")
+def bench(
+    cases: Annotated[list[str] | None, typer.Argument(metavar="[CASES]...", help="What to run.")] = None,
+    rivals: Annotated[
+        list[str] | None, typer.Option(metavar="NAME", help="Rival beside pelton; may be repeated. (default: all)")
     ] = None,
-    repeats: Annotated[int, typer.Option(metavar="N", help="Runs of each sampler; the median counts.")] = 3,
-    save: Annotated[Path | None, typer.Option(metavar="FILE", help="JSON-lines file to append the results to.")] = None,
-    cold: Annotated[bool, typer.Option(help="Also time fresh processes, compiling included.")] = True,
-    memory: Annotated[bool, typer.Option(help="Also measure the memory of a run with unit summaries.")] = False,
+    device: Annotated[str | None, typer.Option(metavar="cpu|gpu", help="Where pelton runs.")] = None,
+    repeats: Annotated[int, typer.Option(metavar="N", help="Processes of each system; the median counts.")] = 3,
+    install: Annotated[bool, typer.Option("--install", help="Make the rivals' environments, and stop.")] = False,
+    against: Annotated[
+        str | None, typer.Option(metavar="COMMIT", help="Compare this checkout with another commit instead.")
+    ] = None,
+    listing: Annotated[bool, typer.Option("--list", help="List cases and rivals, and stop.")] = False,
+    save: Annotated[
+        Path | None, typer.Option(metavar="FILE", help="Another file of results; then no page is written.")
+    ] = None,
 ) -> None:
     # The help text is given where the command is registered.
-    from pelton.benchmarks.stores import run_and_print
-    from pelton.engine.samplers import REGISTRY
+    from pelton.benchmarks import environments, suite
+    from pelton.benchmarks.cases import CASES
 
-    chosen = list(dict.fromkeys(sampler)) if sampler else list(REGISTRY)
-    status = run_and_print(int(number) if number.isdigit() else number, chosen, repeats, save, cold=cold, memory=memory)
-    if status:
-        raise typer.Exit(int(status))
+    chosen = [environments.known(name) for name in rivals or []]
+    if install:
+        for name in chosen or environments.names():
+            typer.echo(f"{name}: {environments.install(name) or 'ready'}")
+    elif listing:
+        for case in CASES:
+            systems = ", ".join(system.name for system in case.systems)
+            typer.echo(f"{case.name}: {case.title}{' (only where named)' if case.opt_in else ''}: {systems}")
+        for name in environments.names():
+            typer.echo(f"{name}: {environments.reason(name) or 'ready'}")
+    elif against is not None:
+        suite.compare(against, cases or [], repeats=repeats, store=save or suite.STORE)
+    else:
+        suite.run(
+            cases or [], rivals=chosen, repeats=repeats, device=device, store=save or suite.STORE, pages=save is None
+        )

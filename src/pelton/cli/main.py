@@ -58,6 +58,7 @@ app.command(help=report.HELP)(report.report)
 app.command(help=rate.HELP)(rate.rate)
 app.command(help=files.EXAMPLE_HELP)(files.example)
 app.command(help=doctor.HELP)(doctor.doctor)
+app.command(help=bench.HELP)(bench.bench)
 
 init_app = typer.Typer(help=init.HELP, no_args_is_help=True)
 init_app.command("media-mix", help=init.MEDIA_MIX_HELP)(init.media_mix)
@@ -69,20 +70,11 @@ simulate_app.command("stores", help=files.SIMULATE_HELP)(files.stores)
 simulate_app.command("markets", help=files.MARKETS_HELP)(files.markets)
 app.add_typer(simulate_app, name="simulate")
 
-bench_app = typer.Typer(help="Compare samplers on this machine.", no_args_is_help=True)
-bench_app.command("stores", help=bench.STORES_HELP)(bench.stores)
-app.add_typer(bench_app, name="bench")
 
-
-# One command alone would lose its name, and these groups have one each for now.
+# One command alone would lose its name, and a group may have one for now.
 @simulate_app.callback()
 def _simulate() -> None:
     """Write simulated data with known truth."""
-
-
-@bench_app.callback()
-def _bench() -> None:
-    """Compare samplers on this machine."""
 
 
 def _version(wanted: bool) -> None:

@@ -3,13 +3,12 @@
 import math
 import time
 from dataclasses import dataclass, field
+from typing import Any
 
 import numpy as np
-from jaxtyping import Float, Int
 from scipy.special import betaln
 
-from pelton.engine.errors import ArgumentError
-
+PACKAGES = ["numpy", "scipy"]
 # Of the reference system: alpha, beta ~ Gamma(shape, rate), and the random walk's standard deviation.
 SHAPE, RATE = 0.5, 0.5
 STEP = 0.2
@@ -32,9 +31,9 @@ class GibbsDraws:
         seconds: wall time of it all: pilot, burn-in and draws of every chain, one after another on one core.
     """
 
-    alpha: Float[np.ndarray, "chain draw"]
-    beta: Float[np.ndarray, "chain draw"]
-    rates: Float[np.ndarray, " unit"]
+    alpha: np.ndarray
+    beta: np.ndarray
+    rates: np.ndarray
     step: float
     acceptance: float
     seconds: float
@@ -62,7 +61,7 @@ class _Chain:
     theta: np.ndarray = field(default_factory=lambda: np.empty(0))
     accepted: int = 0
 
-    def sweep(self, steps: Float[np.ndarray, "move 2"], log_uniforms: Float[np.ndarray, " move"]) -> None:
+    def sweep(self, steps: np.ndarray, log_uniforms: np.ndarray) -> None:
         """theta | rest ~ Beta(alpha + k, beta + n - k), then moves of (log alpha, log beta) given theta."""
         theta = self.rng.beta(self.alpha + self.successes, self.beta + self.failures)
         log_theta, log_rest = float(np.log(theta).sum()), float(np.log1p(-theta).sum())
@@ -115,8 +114,8 @@ def _moments(successes: np.ndarray, trials: np.ndarray) -> tuple[float, float]:
 
 
 def sample(
-    successes: Int[np.ndarray, " unit"],
-    trials: Int[np.ndarray, " unit"],
+    successes: np.ndarray,
+    trials: np.ndarray,
     *,
     jacobian: bool,
     chains: int = 4,
@@ -150,7 +149,7 @@ def sample(
         seed: of NumPy's generators.
 
     Raises:
-        ArgumentError: no unit, counts out of range, or a setting below its least value.
+        ValueError: no unit, counts out of range, or a setting below its least value.
 
     Source: the stores reference system; Metropolis within Gibbs is in Tierney 1994 (Annals of Statistics 22,
         1701).
@@ -162,9 +161,9 @@ def sample(
     """
     successes, trials = np.asarray(successes), np.asarray(trials)
     if len(successes) == 0 or successes.shape != trials.shape:
-        raise ArgumentError(f"give the counts of the same units, not {len(successes)} and {len(trials)}")
+        raise ValueError(f"give the counts of the same units, not {len(successes)} and {len(trials)}")
     if np.any(successes < 0) or np.any(successes > trials):
-        raise ArgumentError("successes lie between 0 and trials, in every unit")
+        raise ValueError("successes lie between 0 and trials, in every unit")
     for name, value, least in (
         ("chains", chains, 1),
         ("sweeps", sweeps, 1),
@@ -173,9 +172,9 @@ def sample(
         ("seed", seed, 0),
     ):
         if value < least:
-            raise ArgumentError(f"{name} is at least {least}, not {value}")
+            raise ValueError(f"{name} is at least {least}, not {value}")
     if step is not None and not step > 0:
-        raise ArgumentError(f"step is positive, or None to tune it, not {step!r}")
+        raise ValueError(f"step is positive, or None to tune it, not {step!r}")
     began = time.perf_counter()
     counts = (successes.astype(float), (trials - successes).astype(float), jacobian)
     start = _moments(successes, trials)
@@ -205,3 +204,25 @@ def sample(
         acceptance=accepted / (draws * moves),
         seconds=seconds,
     )
+
+
+def fit(job: dict[str, Any], data: dict[str, np.ndarray]) -> dict[str, Any]:
+    """The job's draws of logit mu and log kappa."""
+    settings = job["settings"]
+    drawn = sample(
+        data["successes"],
+        data["trials"],
+        jacobian=settings.get("jacobian", True),
+        chains=job["chains"],
+        sweeps=job["draws"],
+        burn_in=job["warmup"],
+        step=settings.get("step", STEP),
+        moves=settings.get("moves", 1),
+        seed=job["seed"],
+    )
+    return {
+        "draws": {"logit_mu": np.log(drawn.alpha / drawn.beta), "log_kappa": np.log(drawn.alpha + drawn.beta)},
+        "compiling": 0.0,
+        "sampling": drawn.seconds,
+        "notes": [f"step {drawn.step:.3g}, {100 * drawn.acceptance:.0f}% accepted, one core"],
+    }
