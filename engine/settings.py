@@ -64,6 +64,23 @@ class Settings:
             }
         )
 
+    def attrs(self, sampler: str, metric: str, warmup: int, device: str) -> dict[str, Any]:
+        """What a tree's attributes record of the settings, with what the run made of them."""
+        return {
+            "sampler": sampler,
+            "chains": self.chains,
+            "draws": self.draws,
+            "warmup": warmup,
+            "seed": self.seed,
+            "target_accept": self.target_accept,
+            "max_tree_depth": self.max_tree_depth,
+            "metric": metric,
+            "precision": self.precision,
+            "device": device,
+            "chain_method": self.chain_method,
+            **({} if self.start is None else {"start": self.start}),
+        }
+
     @contextmanager
     def in_force(self, devices: Sequence[Any]) -> Iterator[None]:
         """The precision and the device of everything inside."""
