@@ -10,7 +10,7 @@ import numpy as np
 
 from pelton.engine.posterior import Hierarchy
 from pelton.engine.samplers import Info, Sampler
-from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Stepwise, empty_info
+from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Independent, Stepwise, empty_info
 
 START_TRIES = 100
 # From so many chains on they start in groups (superchains), at the most so many and at least so many different starts:
@@ -18,6 +18,8 @@ START_TRIES = 100
 MANY_CHAINS = 64
 MOST_STARTS, LEAST_STARTS = 16, 8
 CONSTRAIN_BATCH = 256
+# Proposals of an `Independent` sampler that are made together.
+PROPOSALS = 64
 
 
 @dataclass(frozen=True)
@@ -195,12 +197,21 @@ def _repeated(
     sampler: Chainwise | Ensemble, bound: Bound, state: Any, key: Any, first: Any, count: Any, room: Any, warming: bool
 ) -> tuple[Any, Any]:
     """The state after `count` transitions, and the draws in the room [row, ...]."""
+    proposals: Any = ()
+    if isinstance(sampler, Independent) and not warming:
+        rows = first + jnp.arange(jax.tree.leaves(room)[0].shape[0])
+        # Batches bound the memory, as where the grid is laid.
+        proposals = jax.lax.map(
+            lambda index: sampler.propose(bound, state, jax.random.fold_in(key, index)), rows, batch_size=PROPOSALS
+        )
 
     def body(offset: Any, carry: tuple) -> tuple:
         state, store = carry
         index = first + offset
         step_key = jax.random.fold_in(key, index)
-        if warming:
+        if isinstance(sampler, Independent) and not warming:
+            state, info = sampler.accept(state, jax.tree.map(lambda leaf: leaf[offset], proposals))
+        elif warming:
             state, info = sampler.warmup(bound, state, step_key, index)
         else:
             state, info = sampler.step(bound, state, step_key)

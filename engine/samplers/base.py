@@ -128,6 +128,24 @@ class Chainwise(Sampler):
         return self.step(logdensity, state, key)
 
 
+class Independent(Chainwise):
+    """A sampler whose proposals know nothing of where the chain is, so that many are made at once.
+
+    What a proposal reads of the state must be what `accept` leaves as it is.
+    """
+
+    @abstractmethod
+    def propose(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> Any:
+        """A proposal, and all that decides whether it is accepted."""
+
+    @abstractmethod
+    def accept(self, state: Any, proposal: Any) -> tuple[Any, Info]:
+        """One transition, to the proposal or to where the chain is; evaluates no density."""
+
+    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
+        return self.accept(state, self.propose(logdensity, state, key))
+
+
 class Ensemble(Sampler):
     """A sampler whose chains learn from one another at every step: its functions take and return all chains at once.
 
