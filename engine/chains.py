@@ -11,7 +11,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from pelton.engine.compilation import Compiler, Request
-from pelton.engine.errors import ModelError
+from pelton.engine.errors import StartError
 from pelton.engine.explain import reason
 from pelton.engine.journal import Journal, Totals
 from pelton.engine.lines import Group, Line, on_device
@@ -46,11 +46,12 @@ LOOK_SECONDS = 0.5
 LESSON_BYTES = 256 * 2**20
 
 
-def no_start(posterior: Posterior, where: str = "") -> ModelError:
+def no_start(posterior: Posterior, where: str = "", members: Sequence[int] = ()) -> StartError:
     """What to raise where no start has a finite log density and gradient."""
-    return ModelError(
+    return StartError(
         f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}{reason(posterior)}"
-        "; check the priors' supports and the data's scale, or give the model a start"
+        "; check the priors' supports and the data's scale, or give the model a start",
+        members,
     )
 
 
@@ -78,6 +79,7 @@ class Chains:
         vectorized: bool,
         devices: Sequence[Any] | None = None,
         journal: Journal | None = None,
+        segments: np.ndarray | None = None,
     ):
         self.posterior = posterior
         self.sampler = sampler
@@ -95,7 +97,9 @@ class Chains:
         self._stop = threading.Event()
         self.precision: Precision = current()
         self.seed = seed_words(seed)
-        self.segments = np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
+        # What a member of a batch draws follows from its number here.
+        numbers = np.arange(posterior.batch or 1) if segments is None else segments
+        self.segments = np.uint32(0) if posterior.batch is None else numbers.astype(np.uint32)
         every = np.arange(chains, dtype=np.uint32)
         devices = list(devices or jax.local_devices()[:1])
         if not vectorized:
@@ -324,9 +328,10 @@ class Chains:
         request = self._initial(group)
         state, good = self.compiler(request)(*request.args)
         if not np.all(good):
-            bad = np.argwhere(~np.asarray(good)).ravel()
-            where = f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else ""
-            raise no_start(self.posterior, where)
+            # Of a batch the last axis is its members'.
+            bad = np.unique(np.argwhere(~np.asarray(good))[:, -1]).tolist() if self.programs.batched else []
+            where = f" (first: {self.posterior.batch_dim} {bad[0]})" if bad else ""
+            raise no_start(self.posterior, where, bad)
         return state
 
     def _advance(self, stage: Stage, states: list[Any] | None, report: Report) -> tuple[list[Any] | None, Phase]:

@@ -107,6 +107,10 @@ class Sampler(ABC):
     def position(self, state: Any) -> Float[Array, " dimension"]:
         """The draw that a state holds."""
 
+    def quick(self) -> "Sampler":
+        """A form that is as exact and cheaper, for posteriors that make it no trouble; by default the same."""
+        return self
+
     def summary(self, state: Any) -> dict[str, Array]:
         """Numbers that a chain's state says before its first draw, for the tree's attributes.
 

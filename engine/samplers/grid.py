@@ -1,6 +1,6 @@
 """Quadrature in at most two dimensions, and independent draws from it made exact by a Metropolis step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
@@ -12,6 +12,8 @@ from pelton.engine.samplers.base import BoundLogDensity, Independent, Info
 # Points an axis while the box is being found, and of the final grid.
 SEARCH_POINTS = 25
 GRID_POINTS = 129
+# The same where there are many posteriors, of which few need more.
+QUICK_SEARCH, QUICK_POINTS = 13, 33
 SEARCH_ROUNDS = 16
 ROUNDS = 21
 # Points lower than this below the highest are outside the box: exp(-30) is below float64's interest in a sum.
@@ -132,6 +134,9 @@ class Grid(Independent):
     shared_init: ClassVar[bool] = True
     independent: ClassVar[bool] = True
     max_dimension: ClassVar[int | None] = 2
+
+    def quick(self) -> "Grid":
+        return replace(self, points=QUICK_POINTS, search=QUICK_SEARCH)
 
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:
         d = position.shape[0]

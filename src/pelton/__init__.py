@@ -39,6 +39,7 @@ _PUBLIC = {
     "simulate_markets": "pelton.models.simulate",
     "simulate_media": "pelton.models.simulate",
     "sample": "pelton.engine.run",
+    "sample_many": "pelton.engine.many",
     "resume": "pelton.engine.run",
     "load": "pelton.engine.store",
     "approximate": "pelton.engine.approximate",
@@ -70,6 +71,7 @@ if TYPE_CHECKING:
     from pelton.engine.approximate import approximate as approximate
     from pelton.engine.calibration import calibrate as calibrate
     from pelton.engine.diagnostics import diagnose as diagnose
+    from pelton.engine.many import sample_many as sample_many
     from pelton.engine.posterior import Posterior as Posterior
     from pelton.engine.run import resume as resume
     from pelton.engine.run import sample as sample

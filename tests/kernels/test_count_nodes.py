@@ -4,6 +4,7 @@ import jax
 import mpmath
 import numpy as np
 import pytest
+
 from pelton.engine.precision import using
 from pelton.kernels.beta_binomial import Exceedance, Nodes, UniqueCounts, count_tables, log_likelihood
 from pelton.kernels.count_nodes import compressed, nodes_needed
