@@ -16,6 +16,7 @@ from pelton.engine.explain import reason
 from pelton.engine.journal import Journal, Totals
 from pelton.engine.lines import Group, Line, on_device
 from pelton.engine.memory import check_device, check_host
+from pelton.engine.mesh import first_device, placed
 from pelton.engine.naming import constrained, constraining
 from pelton.engine.phase import Phase, Stage, joined_rows
 from pelton.engine.placement import cores
@@ -112,8 +113,9 @@ class Chains:
         data = {}
         for _, device in parts:
             if device not in data:
-                data[device] = jax.device_put(jax.tree.map(jnp.asarray, posterior.data), device)
+                data[device] = placed(posterior, device)
         self.groups = [Group(np.asarray(numbers), device, data[device]) for numbers, device in parts]
+        self._single = first_device(self.groups[0].device) is self.groups[0].device
         width = posterior.dimension * (posterior.batch or 1) * 8 * self.groups[0].size
         self.starts = chains if sampler.shared_init else different_starts(chains)
         self.programs = Programs(
@@ -300,9 +302,10 @@ class Chains:
             advancing += [self._advancing(group, phase, carry) for phase in warming]
             carries[kind] = carry
         together = draws if self.journal is None else self.journal.block
-        constrain = constraining(self.posterior, (self.chains, together), self.groups[0].data)
+        whole = self.groups[0].data if self._single else jax.tree.map(jnp.asarray, self.posterior.data)
+        constrain = constraining(self.posterior, (self.chains, together), whole)
         programs = self.compiler.together([*advancing, *requests, constrain])[: len(advancing)]
-        check_device(programs, [request.device for request in advancing], self.groups[0].size)
+        check_device(programs, [first_device(request.device) for request in advancing], self.groups[0].size)
         rows = {
             phase: tuple(self.compiler.result_shapes(request)[3:])
             for phase, request in zip(warming, advancing, strict=False)

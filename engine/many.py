@@ -58,7 +58,8 @@ class _Group:
     drawn: list[Drawn] = field(default_factory=list)
 
 
-class Fits(Sequence[xr.DataTree]):
+# Without the type of its members, which checks at run time would make one of to look at.
+class Fits(Sequence):
     """What `sample_many` returns: a sequence of trees, each made when it is asked for.
 
     Attributes:

@@ -5,6 +5,7 @@ from typing import Any, cast
 
 from pelton.engine.arguments import seed_of, whole
 from pelton.engine.errors import ArgumentError
+from pelton.engine.mesh import Mesh, divided
 from pelton.engine.posterior import Posterior
 from pelton.engine.precision import choose_precision
 from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
@@ -63,10 +64,13 @@ def plan(
     stop_at: Target | None = None,
     groups: Sequence[str] = (),
     keep_warmup: bool = False,
+    mesh: Mesh | None = None,
 ) -> Settings:
     """All settings of a run of that posterior on a kind of device; `pelton.sample` says what each means."""
     name = sampler or posterior.sampler or DEFAULT
     kind = sampler_class(name)
+    if mesh is not None:
+        chain_method = _on_mesh(mesh, name, chain_method, posterior)
     if target_accept is None:
         asked = None if kind.local_steps else posterior.target_accept
         target_accept = kind.default_target_accept if asked is None else asked
@@ -86,6 +90,7 @@ def plan(
         stop_at=stop_at,
         groups=tuple(groups),
         keep_warmup=bool(keep_warmup),
+        mesh=mesh,
     )
 
 
@@ -130,6 +135,21 @@ def _method(chain_method: str | None, sampler: str, chains: int, platform: str) 
     if chain_method is None:
         return "threads" if platform == "cpu" else "vectorized"
     return cast("Method", chain_method)
+
+
+def _on_mesh(mesh: Mesh, sampler: str, chain_method: str | None, posterior: Posterior) -> str:
+    if not isinstance(mesh, Mesh):
+        raise ArgumentError(f"mesh is a pelton.Mesh or None, not {mesh!r}")
+    if chain_method == "threads":
+        raise ArgumentError("a mesh runs its chains vectorized, not on threads; leave chain_method out, or mesh")
+    if mesh.chains > 1 and issubclass(sampler_class(sampler), Ensemble):
+        raise ArgumentError(
+            f"the chains of sampler {sampler!r} learn from one another at every step and stay together: take "
+            f"Mesh(data={mesh.devices}), or {DEFAULT!r}"
+        )
+    if mesh.data > 1:
+        divided(posterior, mesh.data)
+    return "vectorized"
 
 
 def _metric(metric: str, sampler: str, dimension: int) -> str:

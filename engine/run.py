@@ -16,6 +16,7 @@ from pelton.engine.errors import ArgumentError, OutputError, PeltonWarning, Stor
 from pelton.engine.groups import add_groups
 from pelton.engine.identity import check_identity, identity
 from pelton.engine.journal import POSITIONS, Journal, begun, has_run
+from pelton.engine.mesh import Mesh
 from pelton.engine.modes import modes, remark
 from pelton.engine.naming import constrained, named_shapes
 from pelton.engine.place import place
@@ -53,6 +54,7 @@ def sample(
     stop_at: Target | None = None,
     groups: Sequence[str] = (),
     keep_warmup: bool = False,
+    mesh: Mesh | None = None,
     progress: bool | None = None,
 ) -> xr.DataTree:
     """Draws from a posterior.
@@ -94,6 +96,7 @@ def sample(
         groups: further groups of the tree, of "prior", "prior_predictive", "posterior_predictive" and
             "log_likelihood", where the model offers them.
         keep_warmup: whether the tree holds the groups warmup_posterior and warmup_sample_stats.
+        mesh: a `pelton.Mesh` of devices, over which chains and data are divided.
         progress: whether to show a progress bar; None shows it on a terminal.
 
     Returns:
@@ -141,7 +144,9 @@ def sample(
         stop_at=stop_at,
         groups=groups,
         keep_warmup=keep_warmup,
+        mesh=mesh,
     )
+    settings.places(devices)
     own = tuple(groups) if isinstance(model, Posterior) else ()
     if store is None:
         return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
@@ -251,7 +256,7 @@ def _run(
                 settings.chains,
                 settings.seed,
                 settings.chain_method == "vectorized",
-                devices,
+                settings.places(devices),
                 journal,
             )
             run, name = _Run.of(engine, settings, progress), settings.sampler

@@ -302,8 +302,13 @@ class PartialPooling:
             built = populations(self.prior, k, n, self.segment, len(self.segment_names))
         elif self._plain:
             built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=VARIABLES)
+            shared["zero_rows"] = [np.ndim(leaf) > 0 for leaf in built.data]
         else:
             built = self._regression()
+            # A unit without trials changes nothing; a region more would.
+            shared["zero_rows"] = [
+                np.shape(leaf)[:1] == k.shape and len(k) > len(self.group_names) for leaf in built.data
+            ]
         fields = {
             name: getattr(built, name) for name in ("dimension", "logdensity", "constrain", "start", "data", "batch")
         }

@@ -13,7 +13,7 @@ from pelton.engine.samplers.base import BoundLogDensity, Independent, Info
 SEARCH_POINTS = 25
 GRID_POINTS = 129
 # The same where there are many posteriors, of which few need more.
-QUICK_SEARCH, QUICK_POINTS = 13, 33
+QUICK_SEARCH, QUICK_POINTS = 9, 25
 SEARCH_ROUNDS = 16
 ROUNDS = 21
 # Points lower than this below the highest are outside the box: exp(-30) is below float64's interest in a sum.

@@ -52,6 +52,7 @@ _PUBLIC = {
     "NutsKernel": "pelton.engine.sources.numpyro_kernel",
     "from_pymc": "pelton.engine.sources.pymc",
     "Posterior": "pelton.engine.posterior",
+    "Mesh": "pelton.engine.mesh",
     "Target": "pelton.engine.stopping",
 }
 _MODULES = {
@@ -72,6 +73,7 @@ if TYPE_CHECKING:
     from pelton.engine.calibration import calibrate as calibrate
     from pelton.engine.diagnostics import diagnose as diagnose
     from pelton.engine.many import sample_many as sample_many
+    from pelton.engine.mesh import Mesh as Mesh
     from pelton.engine.posterior import Posterior as Posterior
     from pelton.engine.run import resume as resume
     from pelton.engine.run import sample as sample

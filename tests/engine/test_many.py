@@ -118,7 +118,7 @@ def test_all_may_fail_and_a_batch_is_refused():
 
 
 def test_the_sequence():
-    fits = pelton.sample_many([stores(seed) for seed in range(3)], draws=100)
+    fits = pelton.sample_many([stores(seed) for seed in range(3)], draws=500)
     assert len(fits) == 3
     assert [tree.attrs["fit"] for tree in fits[1:]] == [1, 2]
     assert fits[-1].attrs["fit"] == 2
