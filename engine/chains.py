@@ -349,7 +349,7 @@ class Chains:
         self._drive(stage, lines, report)
         if journal is None or stage.phase == "warmup":
             if journal is not None and self.interrupted:
-                journal.take(stage, lines, self._totals, force=True)
+                journal.write(stage, lines, self._totals)
             phase = self._gather(lines)
         else:
             if journal.end_stage(stage, lines, self._totals) == 0:

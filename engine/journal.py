@@ -55,8 +55,7 @@ class _Found:
 
     def leaves(self, prefix: str) -> list[np.ndarray]:
         """The arrays of a tree, in order."""
-        count = sum(name.startswith(f"{prefix}/") for name in self.arrays)
-        return [self.arrays[f"{prefix}/{at}"] for at in range(count)]
+        return _leaves(self.arrays, prefix)
 
 
 def has_run(where: Place) -> bool:
@@ -122,34 +121,37 @@ class Journal:
     def resume(self, template: xr.DataTree) -> None:
         """The run as its last whole checkpoint has it."""
         self._found = found = self._last_checkpoint()
-        if found is not None and found.stage.phase == "sampling":
-            lines = range(len(found.header["lines"]))
-            done = found.stage.begin + max(int(found.arrays[f"line/{at}/done"].max()) for at in lines)
-            if done > (asked := self.settings.draws):
-                raise ArgumentError(
-                    f"the run in {self.where.url!r} has {done} draws a chain already; ask for at least as many, not "
-                    f"{asked}"
-                )
-            self._written = found.header["written"]
+        drawing = found if found is not None and found.stage.phase == "sampling" else None
+        if drawing is not None:
+            self._refuse_fewer(drawing)
         # A run that was made longer stays so.
         self.where.write(_RUN, packed({**self.stored, "settings": self.settings.plain()}, {}))
         self.groups = set(template.children)
         self.store = Store(self.where, template, self.block)
         if found is not None:
             self._number = found.header["number"]
-            if found.stage.phase == "sampling":
-                for group in self.groups & {"posterior", "sample_stats", POSITIONS}:
-                    self.store.adopt(group, self._written)
-                if self.settings.keeps_warmup:
-                    for group in ("warmup_posterior", "warmup_sample_stats"):
-                        self.store.adopt(group, found.header["warmup"])
-                self._pending = _phase(found.leaves("pending"))
-                kept = _phase(found.leaves("kept"))
-                self._kept = [] if kept is None else [kept]
+        if drawing is not None:
+            self._written = drawing.header["written"]
+            for group in self.groups & {"posterior", "sample_stats", POSITIONS}:
+                self.store.adopt(group, self._written)
+            if self.settings.keeps_warmup:
+                for group in ("warmup_posterior", "warmup_sample_stats"):
+                    self.store.adopt(group, drawing.header["warmup"])
+            self._pending, kept = _phase(drawing.leaves("pending")), _phase(drawing.leaves("kept"))
+            self._kept = [] if kept is None else [kept]
         self._publish(self._written)
         self.store.forget()
         self.store.verify()
         self._due = time.perf_counter() + LEAST_SECONDS
+
+    def _refuse_fewer(self, found: _Found) -> None:
+        """Raises an ArgumentError where fewer draws are asked for than there are."""
+        lines = range(len(found.header["lines"]))
+        done = found.stage.begin + max(int(found.arrays[f"line/{at}/done"].max()) for at in lines)
+        if done > (asked := self.settings.draws):
+            raise ArgumentError(
+                f"the run in {self.where.url!r} has {done} draws a chain already; ask for at least as many, not {asked}"
+            )
 
     @property
     def at(self) -> Stage | None:
@@ -205,19 +207,21 @@ class Journal:
             if data is None:
                 raise StoreError(f"the run in {self.where.url!r} lacks its file {_WINDOW}-{at}; begin it again")
             _, arrays = unpacked(data, f"{_WINDOW}-{at}")
-            leaves = [arrays[f"lesson/{leaf}"] for leaf in range(sum(name.startswith("lesson/") for name in arrays))]
             stats = {name.removeprefix("stat/"): value for name, value in arrays.items() if name.startswith("stat/")}
-            tree = jax.tree.unflatten(jax.tree.structure(lessons), leaves)
+            tree = jax.tree.unflatten(jax.tree.structure(lessons), _leaves(arrays, "lesson"))
             self.warm.append(Phase(arrays["positions"], stats, tree))
         return list(self.warm)
 
     # -- Writing
 
-    def take(self, stage: Stage, lines: Sequence[Line], totals: Callable[[], Totals], force: bool = False) -> None:
+    def take(self, stage: Stage, lines: Sequence[Line], totals: Callable[[], Totals]) -> None:
         """Writes a checkpoint, if one is due, and what is new for readers."""
+        if time.perf_counter() >= self._due:
+            self.write(stage, lines, totals)
+
+    def write(self, stage: Stage, lines: Sequence[Line], totals: Callable[[], Totals]) -> list[Snapshot]:
+        """Writes a checkpoint and what is new for readers; where the lines were."""
         began = time.perf_counter()
-        if not force and began < self._due:
-            return
         snapshots = [line.snapshot() for line in lines]
         written, kept = self._written, self._kept
         if stage.phase == "sampling":
@@ -233,6 +237,7 @@ class Journal:
         cost = time.perf_counter() - began
         self.seconds += cost
         self._due = time.perf_counter() + max(LEAST_SECONDS, COST_IN * cost)
+        return snapshots
 
     def end_window(self, stage: Stage, phase: Phase) -> None:
         """A window of the warm-up that is over."""
@@ -246,17 +251,15 @@ class Journal:
             joined = Phase.joined(self.warm)
             last = stage.end == self.settings.warmup
             for start in range(0, stage.end, self.block):
-                here = slice(start, start + self.block)
-                self.store.put("warmup_posterior", self._values(joined.positions[:, here]), start, last)
-                stats = {name: value[:, here] for name, value in joined.stats.items()}
-                self.store.put("warmup_sample_stats", stats, start, last)
+                piece = joined.piece(slice(start, start + self.block))
+                self.store.put("warmup_posterior", self._values(piece.positions), start, last)
+                self.store.put("warmup_sample_stats", piece.stats, start, last)
             self._publish(0)
         self.seconds += time.perf_counter() - began
 
     def end_stage(self, stage: Stage, lines: Sequence[Line], totals: Callable[[], Totals]) -> int:
         """A stretch of draws that is over; the draws that all chains have."""
-        self.take(stage, lines, totals, force=True)
-        snapshots = [line.snapshot() for line in lines]
+        snapshots = self.write(stage, lines, totals)
         total = stage.begin + _least(snapshots)
         self._pending = self._rows(stage, snapshots, self._written, total) if total > self._written else None
         return total
@@ -288,8 +291,7 @@ class Journal:
         rows = self._rows(stage, snapshots, self._written, total)
         whole = total // self.block * self.block
         for start in range(self._written, total, self.block):
-            here = slice(start - self._written, start - self._written + self.block)
-            piece = Phase(rows.positions[:, here], {name: value[:, here] for name, value in rows.stats.items()})
+            piece = rows.piece(slice(start - self._written, start - self._written + self.block))
             durable = start < whole
             self.store.put("posterior", self._values(piece.positions), start, durable)
             self.store.put("sample_stats", piece.stats, start, durable)
@@ -401,6 +403,12 @@ def _least(snapshots: Sequence[Snapshot]) -> int:
 def _named(prefix: str, tree: Any) -> dict[str, np.ndarray]:
     """A tree's leaves by number; keys of random numbers as their words."""
     return {f"{prefix}/{at}": np.asarray(_words(leaf)) for at, leaf in enumerate(jax.tree.leaves(tree))}
+
+
+def _leaves(arrays: Mapping[str, np.ndarray], prefix: str) -> list[np.ndarray]:
+    """What `_named` named, in order."""
+    count = sum(name.startswith(f"{prefix}/") for name in arrays)
+    return [arrays[f"{prefix}/{at}"] for at in range(count)]
 
 
 def _words(leaf: Any) -> Any:

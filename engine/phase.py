@@ -39,6 +39,10 @@ class Phase:
             {name: np.concatenate([phase.stats[name] for phase in phases], axis=1) for name in phases[0].stats},
         )
 
+    def piece(self, draws: slice) -> "Phase":
+        """Some of the draws; lessons are left out."""
+        return Phase(self.positions[:, draws], {name: value[:, draws] for name, value in self.stats.items()})
+
 
 def joined_rows(rows: Sequence[Any], vectorized: bool, batched: bool) -> Any:
     """Rows [(chain), (segment), draw, ...] of groups of chains as [chain, draw, (segment), ...] of all chains."""

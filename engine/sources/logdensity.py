@@ -12,54 +12,45 @@ from jaxtyping import Array, PRNGKeyArray
 from pelton.engine.errors import ArgumentError, ModelError
 from pelton.engine.posterior import Posterior
 from pelton.engine.precision import choose_precision, using
+from pelton.engine.sources.layout import Layout
 
 # Name of a density's only variable, and of the list or tuple that it takes, where the pytree gives none.
 ALONE = "x"
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where each leaf of the pytree lies in the flat position."""
+class _Leaves(Layout):
+    """The leaves of a pytree in the flat position."""
 
     treedef: Any
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
 
-    @property
-    def dimension(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.shapes)
-
-    def leaves(self, position: Array) -> list[Array]:
-        ends = np.cumsum([int(np.prod(shape)) for shape in self.shapes])[:-1]
-        return [part.reshape(shape) for part, shape in zip(jnp.split(position, ends), self.shapes, strict=True)]
-
-    def unravel(self, position: Array) -> Any:
-        return jax.tree.unflatten(self.treedef, self.leaves(position))
+    def tree(self, position: Array) -> Any:
+        return jax.tree.unflatten(self.treedef, self.arrays(position))
 
 
 @dataclass(frozen=True)
 class _LogDensity:
     function: Callable
-    layout: _Layout
+    layout: _Leaves
     has_data: bool
 
     def __call__(self, position: Array, data: Any) -> Any:
         given = (data["data"],) if self.has_data else ()
-        return self.function(self.layout.unravel(position), *given)
+        return self.function(self.layout.tree(position), *given)
 
 
 @dataclass(frozen=True)
 class _Constrain:
-    layout: _Layout
+    layout: _Leaves
     function: Callable | None
     has_data: bool
 
     def __call__(self, position: Array, data: Any) -> dict[str, Array]:
-        values = dict(zip(self.layout.names, self.layout.leaves(position), strict=True))
+        values = self.layout.named(position)
         if self.function is None:
             return values
         given = (data["data"],) if self.has_data else ()
-        more = self.function(self.layout.unravel(position), *given)
+        more = self.function(self.layout.tree(position), *given)
         if not isinstance(more, Mapping):
             raise ModelError(f"constrain returns a dict of arrays by name, not {type(more).__name__}")
         return values | {str(name): jnp.asarray(value) for name, value in more.items()}
@@ -77,7 +68,7 @@ class _Jittered:
 @dataclass(frozen=True)
 class _OwnStart:
     function: Callable
-    layout: _Layout
+    layout: _Leaves
     has_data: bool
 
     def __call__(self, key: PRNGKeyArray, data: Any) -> Array:
@@ -100,7 +91,7 @@ def _name(path: Sequence[Any]) -> str:
     return ".".join(parts)
 
 
-def _read(init: Any) -> tuple[_Layout, np.ndarray]:
+def _read(init: Any) -> tuple[_Leaves, np.ndarray]:
     """The layout of a pytree of floating-point arrays, and its numbers.
 
     Raises:
@@ -130,7 +121,7 @@ def _read(init: Any) -> tuple[_Layout, np.ndarray]:
         names.append(name)
         arrays.append(array)
     shapes = tuple(array.shape for array in arrays)
-    return _Layout(treedef, tuple(names), shapes), np.concatenate([array.ravel() for array in arrays])
+    return _Leaves(tuple(names), shapes, treedef), np.concatenate([array.ravel() for array in arrays])
 
 
 def _arrays(data: Any) -> Any:
@@ -173,11 +164,7 @@ def _check(density: _LogDensity, position: np.ndarray, data: Any) -> None:
                 f"the log density is a floating-point number, and {_called(density.function)} returns {found.dtype}"
             )
         value, gradient = jax.value_and_grad(density)(start, given)
-        wrong = [
-            name
-            for name, part in zip(layout.names, layout.leaves(gradient), strict=True)
-            if not bool(jnp.all(jnp.isfinite(part)))
-        ]
+        wrong = [name for name, part in layout.named(gradient).items() if not bool(jnp.all(jnp.isfinite(part)))]
     if not np.isfinite(value):
         raise ModelError(
             f"the log density {_called(density.function)} is {float(value)} at init; start inside the support, and "

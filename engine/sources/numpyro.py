@@ -16,6 +16,7 @@ from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 from pelton.engine.errors import ArgumentError, ModelError, UnknownNameError
 from pelton.engine.posterior import Named, Posterior
 from pelton.engine.precision import using
+from pelton.engine.sources.layout import Layout
 from pelton.engine.sources.numpyro_sites import describe
 
 
@@ -85,26 +86,6 @@ _DATA = _Data()
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where each latent's unconstrained value lies in the flat position."""
-
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-    @property
-    def dimension(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.shapes)
-
-    def unravel(self, position: Array) -> dict[str, Array]:
-        values, at = {}, 0
-        for name, shape in zip(self.names, self.shapes, strict=True):
-            size = int(np.prod(shape))
-            values[name] = position[at : at + size].reshape(shape)
-            at += size
-        return values
-
-
-@dataclass(frozen=True)
 class _Model:
     """A model with the arguments that are no data, and its latents' layout; what the functions of a Posterior share.
 
@@ -115,7 +96,7 @@ class _Model:
 
     model: Callable
     arguments: _Arguments
-    layout: _Layout
+    layout: Layout
     discrete: tuple[str, ...] = ()
     plate_depth: int = 0
 
@@ -123,7 +104,7 @@ class _Model:
         """The continuous latents' values."""
         args, kwargs = self.arguments.join(data)
         model = handlers.seed(self.model, 0) if self.discrete else self.model
-        return constrain_fn(model, args, kwargs, self.layout.unravel(position))
+        return constrain_fn(model, args, kwargs, self.layout.named(position))
 
     def values(self, key: PRNGKeyArray, position: Array, data: Any) -> Named:
         """The latents' values, discrete ones drawn given the continuous ones and the data."""
@@ -155,7 +136,7 @@ class _LogDensity:
             from numpyro.contrib.funsor import config_enumerate, enum
 
             model = enum(config_enumerate(model), -self.of.plate_depth - 1)
-        return -potential_energy(model, args, kwargs, self.of.layout.unravel(position), enum=summed)  # pyright: ignore
+        return -potential_energy(model, args, kwargs, self.of.layout.named(position), enum=summed)  # pyright: ignore
 
 
 @dataclass(frozen=True)
@@ -168,7 +149,7 @@ class _Constrain:
         if not self.drawn:
             args, kwargs = self.of.arguments.join(data)
             model = handlers.seed(self.of.model, 0) if self.of.discrete else self.of.model
-            unconstrained = self.of.layout.unravel(position)
+            unconstrained = self.of.layout.named(position)
             values = constrain_fn(model, args, kwargs, unconstrained, return_deterministic=not self.of.discrete)
             return {name: values[name] for name in self.keep}
         values = self.of.values(_key_of(position), position, data)
@@ -263,7 +244,7 @@ class _ModelStart:
 
     start: Callable
     arguments: _Arguments
-    layout: _Layout
+    layout: Layout
 
     def __call__(self, key: PRNGKeyArray, data: Any) -> Array:
         args, kwargs = self.arguments.join(data)
@@ -361,7 +342,7 @@ def from_numpyro(
     one = data if batch is None else [leaf[0] for leaf in data]
     sites = describe(model, arguments.join, one)
     latents = sorted(sites.names("latent"))
-    layout = _Layout(tuple(latents), tuple(sites.by_name[name].unconstrained for name in latents))
+    layout = Layout(tuple(latents), tuple(sites.by_name[name].unconstrained for name in latents))
     discrete = tuple(sites.names("discrete"))
     of = _Model(model, arguments, layout, discrete, sites.plate_depth)
     derived = [*discrete, *sites.names("deterministic")]

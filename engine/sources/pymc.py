@@ -21,6 +21,7 @@ from pymc.util import get_default_varnames
 
 from pelton.engine.errors import ModelError, UnknownNameError
 from pelton.engine.posterior import Posterior
+from pelton.engine.sources.layout import Layout
 from pelton.engine.sources.pytensor import Arrays, Graph, graph_of, random_inputs, traced
 
 # PyMC's: a chain starts from the model's initial point, moved by up to so much in every coordinate.
@@ -34,46 +35,23 @@ CHECKED = "local_check_parameter_to_ninf_switch"
 
 
 @dataclass(frozen=True)
-class _Layout:
-    """Where each variable's unconstrained value lies in the flat position."""
-
-    names: tuple[str, ...]
-    shapes: tuple[tuple[int, ...], ...]
-
-    @property
-    def dimension(self) -> int:
-        return sum(int(np.prod(shape)) for shape in self.shapes)
-
-    def unravel(self, position: Any) -> list[Any]:
-        values, at = [], 0
-        for shape in self.shapes:
-            size = int(np.prod(shape))
-            values.append(position[at : at + size].reshape(shape))
-            at += size
-        return values
-
-    def ravel(self, point: Mapping[str, Any]) -> np.ndarray:
-        return np.concatenate([np.ravel(np.asarray(point[name], float)) for name in self.names])
-
-
-@dataclass(frozen=True)
 class _LogDensity:
     graph: Graph
-    layout: _Layout
+    layout: Layout
 
     def __call__(self, position: Float[Array, " dimension"], data: Any) -> Float[Array, ""]:
-        (value,) = self.graph(self.layout.unravel(position), data["arrays"], position.dtype.name)
+        (value,) = self.graph(self.layout.arrays(position), data["arrays"], position.dtype.name)
         return jnp.asarray(value, position.dtype).reshape(())
 
 
 @dataclass(frozen=True)
 class _Constrain:
     graph: Graph
-    layout: _Layout
+    layout: Layout
     names: tuple[str, ...]
 
     def __call__(self, position: Float[Array, " dimension"], data: Any) -> dict[str, Array]:
-        values = self.graph(self.layout.unravel(position), data["arrays"], position.dtype.name)
+        values = self.graph(self.layout.arrays(position), data["arrays"], position.dtype.name)
         return {name: jnp.asarray(value) for name, value in zip(self.names, values, strict=True)}
 
 
@@ -95,7 +73,7 @@ class _Explain:
     """The terms of the log density by the model's variables; their graph is made when a run has found no start."""
 
     model: BaseModel
-    layout: _Layout
+    layout: Layout
     values: tuple[Any, ...]
 
     def __call__(self, position: Float[Array, " dimension"], data: Any) -> dict[str, Array]:
@@ -105,7 +83,7 @@ class _Explain:
         terms = [term.sum() for term in self.model.logp(factors, sum=False)]
         graph = graph_of(self.values, terms, arrays, [CHECKED], UNCHECKED)
         found = graph(
-            self.layout.unravel(position), [jnp.asarray(array) for array in arrays.values], position.dtype.name
+            self.layout.arrays(position), [jnp.asarray(array) for array in arrays.values], position.dtype.name
         )
         return {factor.name: jnp.asarray(term) for factor, term in zip(factors, found, strict=True)}
 
@@ -131,16 +109,16 @@ def _frozen(model: BaseModel) -> BaseModel:
         return model
 
 
-def _points(model: BaseModel, initvals: Mapping[Any, Any] | None, layout: _Layout) -> np.ndarray:
+def _points(model: BaseModel, initvals: Mapping[Any, Any] | None, layout: Layout) -> np.ndarray:
     """Where chains start, without the jitter [point, dimension]: one point, or many where they are random."""
     try:
         draw = make_initial_point_fn(model=model, overrides=dict(initvals or {}))
     except KeyError as error:
         raise UnknownNameError("variable in initvals", error.args[0], [v.name for v in model.free_RVs]) from error
-    points = np.stack([layout.ravel(draw(seed)) for seed in range(2)])
+    points = np.stack([layout.flat(draw(seed)) for seed in range(2)])
     if np.array_equal(points[0], points[1], equal_nan=True):
         return points[:1]
-    return np.stack([layout.ravel(draw(seed)) for seed in range(RANDOM_STARTS)])
+    return np.stack([layout.flat(draw(seed)) for seed in range(RANDOM_STARTS)])
 
 
 def _dims(model: BaseModel) -> tuple[dict[str, Any], dict[str, list[str]]]:
@@ -205,7 +183,7 @@ def from_pymc(
     order = {name: index for index, name in enumerate(v.name for v in [*model.free_RVs, *model.deterministics])}
     values = [frozen.rvs_to_values[rv] for rv in sorted(frozen.free_RVs, key=lambda rv: order[rv.name])]
     initial = model.initial_point(0)
-    layout = _Layout(
+    layout = Layout(
         tuple(value.name for value in values), tuple(tuple(np.shape(initial[value.name])) for value in values)
     )
     named = {v.name: v for v in get_default_varnames(frozen.unobserved_value_vars, include_transformed=False)}

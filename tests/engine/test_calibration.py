@@ -107,51 +107,6 @@ def test_refusals():
         pelton.calibrate(simulate, sets=20, **SHORT | {"draws": 20})
 
 
-def stores(prior, draw):
-    """Rates of twelve stores, the population's mean and concentration drawn from its prior."""
-    trials = np.array([5, 10, 20, 40, 80, 160, 5, 10, 20, 40, 80, 160])
-
-    def simulate(source):
-        mean, concentration = draw(source)
-        rates = source.beta(mean * concentration, (1 - mean) * concentration, size=len(trials))
-        model = pelton.PartialPooling(source.binomial(trials, rates), trials, prior=prior)
-        return model, {"mu": mean, "kappa": concentration, "rate": rates}
-
-    return simulate
-
-
-def rates_log_likelihood(values, model):
-    counts = model.counts
-    rate = np.clip(values["rate"], 1e-12, 1 - 1e-7)
-    return float(scipy.stats.binom.logpmf(counts.successes, counts.trials, rate).sum())
-
-
-def mean_and_sum(alpha, beta):
-    return alpha / (alpha + beta), alpha + beta
-
-
-POPULATIONS = {
-    "mean and concentration": (
-        pelton.MeanConcentration(mean=dist.Beta(2.0, 4.0), concentration=dist.LogNormal(3.0, 0.7)),
-        lambda source: (source.beta(2.0, 4.0), np.exp(source.normal(3.0, 0.7))),
-    ),
-    "gamma shapes": (
-        pelton.GammaShapes(2.0, 0.2),
-        lambda source: mean_and_sum(*source.gamma(2.0, 5.0, size=2)),
-    ),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("sampler", ["grid", "nuts"])
-@pytest.mark.parametrize("population", POPULATIONS)
-def test_populations(population, sampler):
-    settings = {"sampler": sampler, "chains": 2, "warmup": 300, "draws": 500}
-    quantities = {"log-likelihood": rates_log_likelihood}
-    found = pelton.calibrate(stores(*POPULATIONS[population]), sets=300, quantities=quantities, **settings)
-    assert found.problems == ()
-
-
 @pytest.mark.slow
 @pytest.mark.parametrize(
     ("sampler", "settings"),

@@ -11,61 +11,11 @@ from pelton.engine.errors import ArgumentError, DataError, DataWarning, UnknownN
 from pelton.models import adstock, saturation
 from pelton.models.baseline import PiecewiseTrend
 from pelton.models.media_config import parse_config, read_config
+from tests.models.media_configs import WHOLE
 
 DATA = '[data]\ntime = "week"\ntarget = "sales"\n'
 TV = "[channels.tv]\n"
 SMALL = DATA + TV
-
-WHOLE = """
-[data]
-time = "week"
-geo = "country"
-target = "sales"
-controls = ["price"]
-events = ["holiday"]
-population = "people"
-missing = ["impute-zero-spend", "mask-target"]
-frequency = "W-MON"
-
-[channels.search]
-media = "clicks"
-spend = "search_cost"
-kind = "search"
-
-[channels.tv]
-kind = "video"
-adstock = "delayed"
-l_max = 8
-normalize = false
-saturation = "tanh"
-
-[model]
-type = "media_mix"
-pooling = { adstock = "pooled", effect = "hierarchical" }
-effect = "roi"
-trend = { name = "piecewise", changepoints = 2 }
-seasonality = 1
-likelihood = "student_t"
-centring = 0.5
-
-[priors]
-alpha = "Beta(2, 6)"
-"half_saturation[search]" = "LogNormal(0.1, 0.3)"
-
-[lift_tests]
-file = "lifts.csv"
-
-[sampling]
-sampler = "numpyro-nuts"
-chains = 2
-warmup = 30
-draws = 40
-seed = 7
-target_accept = 0.9
-max_tree_depth = 8
-precision = "float64"
-groups = ["log_likelihood"]
-"""
 
 
 def table(weeks=30, geos=("AT", "NA"), seed=1):
