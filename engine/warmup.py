@@ -2,6 +2,7 @@
 
 from typing import Any, NamedTuple
 
+import jax
 import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Float, Int
@@ -20,6 +21,8 @@ LONG_WINDOW = 20
 SHRINK = (5.0, 0.125)
 # Directions of a metric of low rank, and how much wider or narrower than its scale says a direction has to be.
 RANK, LEAST_STRETCH = 40, 1.5
+# Where no more than so many are used, the others cost nothing.
+FEW = 8
 # Past so many dimensions directions are looked for among the leading ones of draws and of scores, so many of each,
 # found from so many draws.
 MOST_WHOLE, LEADING, MOST_ROWS = 400, 100, 1000
@@ -64,9 +67,17 @@ class Metric(NamedTuple):
     stretch: Float[Array | np.ndarray, " k"]
 
     def _stretched(self, vector: Any, power: float) -> Any:
-        if self.basis.shape[1] == 0:
+        def along(directions: int) -> Any:
+            basis = self.basis[:, :directions]
+            return vector + basis @ ((self.stretch[:directions] ** power - 1) * (vector @ basis))
+
+        dimension, rank = self.basis.shape
+        if rank == 0:
             return vector
-        return vector + self.basis @ ((self.stretch**power - 1) * (vector @ self.basis))
+        if rank <= FEW or rank == dimension:
+            return along(rank)
+        # The strongest come first, and often they are few.
+        return jax.lax.cond(jnp.all(self.stretch[FEW:] == 1), lambda: along(FEW), lambda: along(rank))
 
     def velocity(self, momentum: Float[Array, " d"]) -> Float[Array, " d"]:
         """L z, by which a position moves."""

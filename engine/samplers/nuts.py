@@ -47,13 +47,43 @@ class State(NamedTuple):
 
 
 class Point(NamedTuple):
-    """A point of phase space, with its log density and Hamiltonian; momentum and force are the metric's z and L' g."""
+    """A point of phase space; momentum and force are the metric's z and L' g.
 
-    position: Float[Array, " d"]
-    momentum: Float[Array, " d"]
-    lp: Float[Array, ""]
-    force: Float[Array, " d"]
-    energy: Float[Array, ""]
+    Two arrays instead of five: on a CPU a pass of the loop costs by the arrays that it carries.
+
+    Attributes:
+        vectors: position, momentum and force.
+        scalars: log density and Hamiltonian.
+    """
+
+    vectors: Float[Array, "3 d"]
+    scalars: Float[Array, "2"]
+
+    @classmethod
+    def of(cls, position: Array, momentum: Array, lp: Array, force: Array) -> "Point":
+        """With the Hamiltonian that follows."""
+        energy = -lp + 0.5 * jnp.dot(momentum, momentum)
+        return cls(jnp.stack([position, momentum, force]), jnp.stack([lp, energy]))
+
+    @property
+    def position(self) -> Float[Array, " d"]:
+        return self.vectors[0]
+
+    @property
+    def momentum(self) -> Float[Array, " d"]:
+        return self.vectors[1]
+
+    @property
+    def force(self) -> Float[Array, " d"]:
+        return self.vectors[2]
+
+    @property
+    def lp(self) -> Float[Array, ""]:
+        return self.scalars[0]
+
+    @property
+    def energy(self) -> Float[Array, ""]:
+        return self.scalars[1]
 
 
 class Leaf(NamedTuple):
@@ -94,18 +124,9 @@ class Lesson(NamedTuple):
     n_steps: Int[Array, ""]
 
 
-class Kept(NamedTuple):
-    """Of the even leaves that later ones are held against, by the number of ones in half their index.
-
-    Attributes:
-        momentum: the leaf's.
-        total: sum of the subtree's momenta up to it.
-        before: momentum of the leaf before it.
-    """
-
-    momentum: Float[Array, "depth d"]
-    total: Float[Array, "depth d"]
-    before: Float[Array, "depth d"]
+# Of the even leaves that later ones are held against, by the number of ones in half their index: the leaf's momentum,
+# the sum of the subtree's momenta up to it, and the momentum of the leaf before it. The last row takes odd leaves.
+type Kept = Float[Array, "depth+1 3 d"]
 
 
 class Tree(NamedTuple):
@@ -176,11 +197,11 @@ def _subtree_turns(kept: Kept, leaf: Array, momentum: Array, total: Array) -> Ar
 
     def check(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         at, _ = carry
-        first = kept.momentum[at]
-        whole = total - kept.total[at] + first
         middle = jnp.minimum(at + 1, last)
-        beyond, before = kept.momentum[middle], kept.before[middle]
-        right = total - kept.total[middle] + beyond
+        first, up_to_first, _ = kept[at]
+        beyond, up_to_middle, before = kept[middle]
+        whole = total - up_to_first + first
+        right = total - up_to_middle + beyond
         turns = _turns(first, momentum, whole)
         halves = _turns(first, beyond, whole - right + beyond) | _turns(before, momentum, right + before)
         return at - 1, turns | ((at < last) & halves)
@@ -219,21 +240,19 @@ class Nuts(Stepwise):
         return State(position, lp, score, step_size, DualAverage.at(jnp.log(step_size)))
 
     def scratch(self, state: Any) -> Kept:
-        rows = jnp.zeros((self.max_tree_depth, *state.position.shape), state.position.dtype)
-        return Kept(rows, rows, rows)
+        return jnp.zeros((self.max_tree_depth + 1, 3, *state.position.shape), state.position.dtype)
 
     def begin(self, state: Any, learnt: Any, key: PRNGKeyArray) -> Tree:
         key_momentum, key_jitter, key_tree = jax.random.split(key, 3)
         dtype = state.position.dtype
         momentum = jax.random.normal(key_momentum, state.position.shape, dtype)
-        energy = -state.lp + 0.5 * jnp.dot(momentum, momentum)
-        point = Point(state.position, momentum, state.lp, learnt.metric.force(state.score), energy)
+        point = Point.of(state.position, momentum, state.lp, learnt.metric.force(state.score))
         zero, none = jnp.zeros_like(state.lp), jnp.zeros((), jnp.int32)
         no = jnp.asarray(False)
         return self._double(
             Tree(
                 key=key_tree,
-                start_energy=energy,
+                start_energy=point.energy,
                 step_size=state.step_size * jnp.exp(jax.random.uniform(key_jitter, (), dtype, -JITTER, JITTER)),
                 left=point,
                 right=point,
@@ -277,9 +296,9 @@ class Nuts(Stepwise):
 
         # Even leaves are kept; what is written here before a leaf is complete is written again.
         leaf, reached = tree.leaf, tree.next.reached
-        even, at = leaf % 2 == 0, jax.lax.population_count(leaf >> 1)
-        row = Kept(reached.momentum, tree.sub_total + reached.momentum, tree.end.momentum)
-        kept = jax.tree.map(lambda rows, one: rows.at[at].set(jnp.where(even, one, rows[at])), scratch, row)
+        row = jnp.stack([reached.momentum, tree.sub_total + reached.momentum, tree.end.momentum])
+        at = jnp.where(leaf % 2 == 0, jax.lax.population_count(leaf >> 1), self.max_tree_depth)
+        kept = jax.lax.dynamic_update_index_in_dim(scratch, row, at, 0)
         tree = jax.lax.cond(
             complete,
             lambda: self._take_in(tree, kept, halved, learnt.most_depth, key),
@@ -297,8 +316,8 @@ class Nuts(Stepwise):
         lp, score = jax.value_and_grad(logdensity)(position)
         force = metric.force(score)
         momentum = half + 0.5 * step * force
-        energy = -lp + 0.5 * jnp.dot(momentum, momentum)
-        new = Point(position, momentum, lp, force, energy)
+        new = Point.of(position, momentum, lp, force)
+        energy = new.energy
 
         low, high, micro = jnp.minimum(way.low, energy), jnp.maximum(way.high, energy), way.micro + 1
         fine = high - low <= MOST_STEP_ERROR  # false where the energy is NaN

@@ -14,7 +14,7 @@ from pelton.engine.phase import Stage
 from pelton.engine.posterior import Posterior
 from pelton.engine.progress import Report
 from pelton.engine.samplers import nuts
-from pelton.engine.samplers.nuts import Kept, Nuts, _subtree_turns
+from pelton.engine.samplers.nuts import Nuts, _subtree_turns
 from pelton.engine.warmup import DualAverage, Metric, estimate, first_metric, windows
 from tests.statistics import assert_agrees
 
@@ -47,14 +47,13 @@ def found_turn(momenta):
     """The same by the rows that the sampler keeps."""
     turns_at = jax.jit(_subtree_turns)
     rows, d = 10, momenta.shape[1]
-    kept, total = Kept(*(jnp.zeros((rows, d)) for _ in range(3))), np.zeros(d, np.float32)
+    kept, total = jnp.zeros((rows, 3, d)), np.zeros(d, np.float32)
     for leaf, momentum in enumerate(momenta):
         total = total + momentum
         if leaf % 2 == 0:
             at = bin(leaf >> 1).count("1")
             before = momenta[leaf - 1] if leaf else momentum
-            row = Kept(momentum, total, before)
-            kept = Kept(*(store.at[at].set(value) for store, value in zip(kept, row, strict=True)))
+            kept = kept.at[at].set(np.stack([momentum, total, before]))
         elif turns_at(kept, leaf, momentum, total):
             return leaf
     return None
