@@ -11,11 +11,12 @@ import jax.numpy as jnp
 import numpy as np
 
 from pelton.engine.compilation import Compiler, Request
-from pelton.engine.errors import ModelError
+from pelton.engine.errors import StartError
 from pelton.engine.explain import reason
 from pelton.engine.journal import Journal, Totals
 from pelton.engine.lines import Group, Line, on_device
 from pelton.engine.memory import check_device, check_host
+from pelton.engine.mesh import first_device, placed
 from pelton.engine.naming import constrained, constraining
 from pelton.engine.phase import Phase, Stage, joined_rows
 from pelton.engine.placement import cores
@@ -46,11 +47,12 @@ LOOK_SECONDS = 0.5
 LESSON_BYTES = 256 * 2**20
 
 
-def no_start(posterior: Posterior, where: str = "") -> ModelError:
+def no_start(posterior: Posterior, where: str = "", members: Sequence[int] = ()) -> StartError:
     """What to raise where no start has a finite log density and gradient."""
-    return ModelError(
+    return StartError(
         f"the log density or its gradient is not finite at any of {START_TRIES} starts{where}{reason(posterior)}"
-        "; check the priors' supports and the data's scale, or give the model a start"
+        "; check the priors' supports and the data's scale, or give the model a start",
+        members,
     )
 
 
@@ -78,6 +80,7 @@ class Chains:
         vectorized: bool,
         devices: Sequence[Any] | None = None,
         journal: Journal | None = None,
+        segments: np.ndarray | None = None,
     ):
         self.posterior = posterior
         self.sampler = sampler
@@ -95,7 +98,9 @@ class Chains:
         self._stop = threading.Event()
         self.precision: Precision = current()
         self.seed = seed_words(seed)
-        self.segments = np.uint32(0) if posterior.batch is None else np.arange(posterior.batch, dtype=np.uint32)
+        # What a member of a batch draws follows from its number here.
+        numbers = np.arange(posterior.batch or 1) if segments is None else segments
+        self.segments = np.uint32(0) if posterior.batch is None else numbers.astype(np.uint32)
         every = np.arange(chains, dtype=np.uint32)
         devices = list(devices or jax.local_devices()[:1])
         if not vectorized:
@@ -108,8 +113,9 @@ class Chains:
         data = {}
         for _, device in parts:
             if device not in data:
-                data[device] = jax.device_put(jax.tree.map(jnp.asarray, posterior.data), device)
+                data[device] = placed(posterior, device)
         self.groups = [Group(np.asarray(numbers), device, data[device]) for numbers, device in parts]
+        self._single = first_device(self.groups[0].device) is self.groups[0].device
         width = posterior.dimension * (posterior.batch or 1) * 8 * self.groups[0].size
         self.starts = chains if sampler.shared_init else different_starts(chains)
         self.programs = Programs(
@@ -296,9 +302,10 @@ class Chains:
             advancing += [self._advancing(group, phase, carry) for phase in warming]
             carries[kind] = carry
         together = draws if self.journal is None else self.journal.block
-        constrain = constraining(self.posterior, (self.chains, together), self.groups[0].data)
+        whole = self.groups[0].data if self._single else jax.tree.map(jnp.asarray, self.posterior.data)
+        constrain = constraining(self.posterior, (self.chains, together), whole)
         programs = self.compiler.together([*advancing, *requests, constrain])[: len(advancing)]
-        check_device(programs, [request.device for request in advancing], self.groups[0].size)
+        check_device(programs, [first_device(request.device) for request in advancing], self.groups[0].size)
         rows = {
             phase: tuple(self.compiler.result_shapes(request)[3:])
             for phase, request in zip(warming, advancing, strict=False)
@@ -324,9 +331,10 @@ class Chains:
         request = self._initial(group)
         state, good = self.compiler(request)(*request.args)
         if not np.all(good):
-            bad = np.argwhere(~np.asarray(good)).ravel()
-            where = f" (first: {self.posterior.batch_dim} {int(bad[-1])})" if self.programs.batched else ""
-            raise no_start(self.posterior, where)
+            # Of a batch the last axis is its members'.
+            bad = np.unique(np.argwhere(~np.asarray(good))[:, -1]).tolist() if self.programs.batched else []
+            where = f" (first: {self.posterior.batch_dim} {bad[0]})" if bad else ""
+            raise no_start(self.posterior, where, bad)
         return state
 
     def _advance(self, stage: Stage, states: list[Any] | None, report: Report) -> tuple[list[Any] | None, Phase]:

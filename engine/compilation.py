@@ -11,6 +11,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 import jax
+from jax.sharding import NamedSharding
 
 _CAPACITY = 64
 _lock = threading.RLock()
@@ -20,13 +21,22 @@ _shapes: dict[Hashable, Any] = {}
 
 def _signature(args: tuple) -> Hashable:
     leaves, treedef = jax.tree.flatten(args)
-    return treedef, tuple((leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False)) for leaf in leaves)
+    return treedef, tuple(
+        (leaf.shape, leaf.dtype, getattr(leaf, "weak_type", False), _sharding(leaf, None)) for leaf in leaves
+    )
+
+
+def _sharding(leaf: Any, otherwise: Any) -> Any:
+    """How an argument is divided over devices, where it is."""
+    found = leaf.sharding if isinstance(leaf, jax.Array) else None
+    return found if isinstance(found, NamedSharding) else otherwise
 
 
 class Request(NamedTuple):
     """A program to compile: build(*static) for arguments of the shapes of `args`, arrays or ShapeDtypeStructs.
 
-    It is compiled for the device; None is the default one.
+    It is compiled for the device; None is the default one. A NamedSharding stands for a row of devices, which hold
+    whatever is not divided over them whole.
 
     The function must build the program from its static arguments alone: whatever else it closed over would be frozen
     into the cache.
@@ -88,6 +98,10 @@ class Compiler:
 
 
 def _lowered(request: Request) -> Any:
+    if isinstance(request.device, NamedSharding):
+        shardings = jax.tree.map(lambda leaf: _sharding(leaf, request.device), request.args)
+        program = jax.jit(request.build(*request.static), in_shardings=shardings, out_shardings=request.device)
+        return program.lower(*request.args)
     with jax.default_device(request.device):
         return jax.jit(request.build(*request.static)).lower(*request.args)
 

@@ -40,6 +40,18 @@ class ModelError(PeltonError, ValueError):
     """The model cannot be sampled: a discrete latent, a log density that is NaN at every start, ..."""
 
 
+class StartError(ModelError):
+    """No start has a finite log density and gradient.
+
+    Attributes:
+        members: of a batch of posteriors those without one, by their places in it.
+    """
+
+    def __init__(self, message: str, members: Iterable[int] = ()):
+        super().__init__(message)
+        self.members = tuple(members)
+
+
 class OutputError(PeltonError, OSError):
     """A result could not be written; what stood there before is untouched."""
 

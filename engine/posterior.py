@@ -99,6 +99,8 @@ class Posterior:
         sampler: the sampler that suits it, where the model knows better than the default.
         target_accept: acceptance probability to adapt to, where the model knows better than the default.
         hierarchy: how the log density divides into blocks, for the samplers that use it.
+        zero_rows: of the data's structure, whether a leaf's leading axis takes rows of zeros that change nothing, so
+            that any number of devices can share it; None: no leaf.
         attrs: what the model wishes to record in the tree's attributes.
         loglikelihood: (position, data) -> pointwise log-likelihood of each observed variable; with this and the next
             two, `sample(groups=)` offers the groups that they make.
@@ -132,6 +134,7 @@ class Posterior:
     sampler: str | None = None
     target_accept: float | None = None
     hierarchy: Hierarchy | None = None
+    zero_rows: Any = None
     attrs: Mapping[str, Any] = field(default_factory=dict)
     loglikelihood: Callable[[Array, Any], Named] | None = None
     predict: Callable[[PRNGKeyArray, Array, Any], Named] | None = None

@@ -1,7 +1,7 @@
 """The compiled programs of a run: starts, warm-up, draws and the naming of variables, for every kind of sampler."""
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
 
 import jax
@@ -10,7 +10,7 @@ import numpy as np
 
 from pelton.engine.posterior import Hierarchy
 from pelton.engine.samplers import Info, Sampler
-from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Stepwise, empty_info
+from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Independent, Stepwise, empty_info
 
 START_TRIES = 100
 # From so many chains on they start in groups (superchains), at the most so many and at least so many different starts:
@@ -18,6 +18,9 @@ START_TRIES = 100
 MANY_CHAINS = 64
 MOST_STARTS, LEAST_STARTS = 16, 8
 CONSTRAIN_BATCH = 256
+# Proposals of an `Independent` sampler that are made together, where chains are advanced by chunks and where all draws
+# are made at once; and of how many fits.
+PROPOSALS, PROPOSED, FITS = 64, 500, 8
 
 
 @dataclass(frozen=True)
@@ -195,12 +198,21 @@ def _repeated(
     sampler: Chainwise | Ensemble, bound: Bound, state: Any, key: Any, first: Any, count: Any, room: Any, warming: bool
 ) -> tuple[Any, Any]:
     """The state after `count` transitions, and the draws in the room [row, ...]."""
+    proposals: Any = ()
+    if isinstance(sampler, Independent) and not warming:
+        rows = first + jnp.arange(jax.tree.leaves(room)[0].shape[0])
+        # Batches bound the memory, as where the grid is laid.
+        proposals = jax.lax.map(
+            lambda index: sampler.propose(bound, state, jax.random.fold_in(key, index)), rows, batch_size=PROPOSALS
+        )
 
     def body(offset: Any, carry: tuple) -> tuple:
         state, store = carry
         index = first + offset
         step_key = jax.random.fold_in(key, index)
-        if warming:
+        if isinstance(sampler, Independent) and not warming:
+            state, info = sampler.accept(state, jax.tree.map(lambda leaf: leaf[offset], proposals))
+        elif warming:
             state, info = sampler.warmup(bound, state, step_key, index)
         else:
             state, info = sampler.step(bound, state, step_key)
@@ -227,6 +239,54 @@ def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> C
 
         state, drawn, positions, infos = _mapped(one, programs, (True,))(chain, segment, state, data)
         return state, drawn, count, positions, infos, ()
+
+    return program
+
+
+def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
+    """(segment [fit], seed, data [fit, ...]) -> good [fit], and of each draw [fit, chain, draw] position and Info.
+
+    All draws of an `Independent` sampler, as the chains of `build_advance` make them. The proposals of a few fits at a
+    time are evaluated together; they are then accepted in turn, those of all fits and chains side by side.
+    """
+    (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
+    assert isinstance(sampler, Independent)
+
+    def program(segment: Any, seed: Any, data: Any) -> tuple[Any, Any, Any]:
+        init = build_init(replace(programs, batched=False, vectorized=False))
+
+        def proposed(given: tuple[Any, Any]) -> tuple[Any, Any, Any]:
+            segment, data = given
+            state, good = init(np.uint32(0), segment, seed, data)
+            bound = Bound(logdensity, data, start, hierarchy)
+
+            def propose(row: Any) -> Any:
+                key = _phase_key(seed, (row // draws).astype(jnp.uint32), segment, False)
+                return sampler.propose(bound, state, jax.random.fold_in(key, row % draws))
+
+            return (
+                good,
+                state,
+                jax.lax.map(propose, jnp.arange(chains * draws), batch_size=min(PROPOSED, chains * draws)),
+            )
+
+        good, states, proposals = jax.lax.map(proposed, (segment, data), batch_size=FITS)
+        # [draw, fit, chain, ...], for the loop goes over draws.
+        proposals = jax.tree.map(
+            lambda leaf: jnp.moveaxis(leaf.reshape(leaf.shape[0], chains, draws, *leaf.shape[2:]), 2, 0), proposals
+        )
+        accept = jax.vmap(jax.vmap(sampler.accept))
+        begun = jax.tree.map(
+            lambda leaf: jnp.broadcast_to(leaf[:, None], (leaf.shape[0], chains, *leaf.shape[1:])), states
+        )
+
+        def step(state: Any, proposal: Any) -> tuple[Any, Any]:
+            state, info = accept(state, proposal)
+            return state, (jax.vmap(jax.vmap(sampler.position))(state), info)
+
+        _, rows = jax.lax.scan(step, begun, proposals)
+        positions, infos = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 2), rows)
+        return good, positions, infos
 
     return program
 

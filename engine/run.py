@@ -4,31 +4,31 @@ import os
 import warnings
 from collections.abc import Sequence
 from dataclasses import dataclass, field, replace
-from typing import Any, cast
+from typing import Any
 
 import numpy as np
 import xarray as xr
 
-from pelton.engine.arguments import seed_of, whole
+from pelton.engine.arguments import whole
 from pelton.engine.chains import Chains
 from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError, OutputError, PeltonWarning, StoreError
 from pelton.engine.groups import add_groups
 from pelton.engine.identity import check_identity, identity
 from pelton.engine.journal import POSITIONS, Journal, begun, has_run
+from pelton.engine.mesh import Mesh
 from pelton.engine.modes import modes, remark
 from pelton.engine.naming import constrained, named_shapes
 from pelton.engine.place import place
 from pelton.engine.placement import choose_devices
+from pelton.engine.plan import check_settings, plan, sampler_of
 from pelton.engine.posterior import Posterior, adopted, data_size, posterior_of
-from pelton.engine.precision import choose_precision
 from pelton.engine.progress import progress
 from pelton.engine.results import Draws, assemble, dataset, judge
-from pelton.engine.samplers import DEFAULT, Sampler, sampler_class
-from pelton.engine.samplers.base import Ensemble, Stepwise, empty_info
+from pelton.engine.samplers.base import Stepwise, empty_info
 from pelton.engine.settings import Method, Settings
 from pelton.engine.sources.logdensity import from_logdensity
-from pelton.engine.starts import check_start, started
+from pelton.engine.starts import started
 from pelton.engine.stopping import Target
 from pelton.engine.store import load
 
@@ -54,6 +54,7 @@ def sample(
     stop_at: Target | None = None,
     groups: Sequence[str] = (),
     keep_warmup: bool = False,
+    mesh: Mesh | None = None,
     progress: bool | None = None,
 ) -> xr.DataTree:
     """Draws from a posterior.
@@ -95,6 +96,7 @@ def sample(
         groups: further groups of the tree, of "prior", "prior_predictive", "posterior_predictive" and
             "log_likelihood", where the model offers them.
         keep_warmup: whether the tree holds the groups warmup_posterior and warmup_sample_stats.
+        mesh: a `pelton.Mesh` of devices, over which chains and data are divided.
         progress: whether to show a progress bar; None shows it on a terminal.
 
     Returns:
@@ -117,38 +119,34 @@ def sample(
     >>> tree["posterior"]["mu"].shape
     (2, 500)
     """
-    _check(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth)
+    check_settings(sampler, chains, warmup, draws, seed, target_accept, max_tree_depth, stop_at)
     if init is not None:
         model = from_logdensity(model, init, data=data)
     elif data is not None:
         raise ArgumentError("data are those of a log density, which needs init as well: where to start")
     model = adopted(model)
     posterior = posterior_of(model, groups, "sample")
-    if stop_at is not None and not isinstance(stop_at, Target):
-        raise ArgumentError(f"stop_at is a pelton.Target or None, not {stop_at!r}")
-    if sampler is None:
-        sampler = posterior.sampler or DEFAULT
-    if target_accept is None:
-        asked = None if sampler_class(sampler).local_steps else posterior.target_accept
-        target_accept = sampler_class(sampler).default_target_accept if asked is None else asked
     devices = choose_devices(device, chains * data_size(posterior))
-    settings = Settings(
+    settings = plan(
+        posterior,
+        devices[0].platform,
         sampler=sampler,
-        chains=int(chains),
-        warmup=int(warmup),
-        draws=int(draws),
-        seed=int(seed),
-        target_accept=float(target_accept),
-        max_tree_depth=int(max_tree_depth),
-        metric=_metric(metric, sampler, posterior.dimension),
-        precision=choose_precision(precision, devices[0].platform),
-        platform=devices[0].platform,
-        chain_method=_method(chain_method, sampler, chains, devices[0].platform),
-        start=check_start(start, posterior, sampler_class(sampler)),
+        chains=chains,
+        warmup=warmup,
+        draws=draws,
+        seed=seed,
+        target_accept=target_accept,
+        max_tree_depth=max_tree_depth,
+        metric=metric,
+        precision=precision,
+        chain_method=chain_method,
+        start=start,
         stop_at=stop_at,
-        groups=tuple(groups),
-        keep_warmup=bool(keep_warmup),
+        groups=groups,
+        keep_warmup=keep_warmup,
+        mesh=mesh,
     )
+    settings.places(devices)
     own = tuple(groups) if isinstance(model, Posterior) else ()
     if store is None:
         return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
@@ -250,14 +248,7 @@ def _run(
         if posterior.dimension == 0:
             run, name = _Run.constant(posterior, settings, journal), "conjugate"
         else:
-            chosen = _sampler(
-                settings.sampler,
-                posterior,
-                settings.warmup,
-                target_accept=settings.target_accept,
-                max_tree_depth=settings.max_tree_depth,
-                metric=settings.metric,
-            )
+            chosen = sampler_of(settings, posterior)
             known = journal is not None and journal.at is not None
             engine = Chains(
                 started(posterior, settings.start, settings.chains, settings.seed, devices[0], known),
@@ -265,7 +256,7 @@ def _run(
                 settings.chains,
                 settings.seed,
                 settings.chain_method == "vectorized",
-                devices,
+                settings.places(devices),
                 journal,
             )
             run, name = _Run.of(engine, settings, progress), settings.sampler
@@ -273,19 +264,9 @@ def _run(
             run.tree,
             posterior,
             attrs={
-                "sampler": name,
-                "chains": settings.chains,
+                **settings.attrs(name, run.metric, run.warmup, str(devices[0].device_kind)),
                 "draws": int(run.tree["sample_stats"].sizes["draw"]),
-                "warmup": run.warmup,
-                "seed": settings.seed,
-                "target_accept": settings.target_accept,
-                "max_tree_depth": settings.max_tree_depth,
-                "metric": run.metric,
-                "precision": settings.precision,
-                "device": str(devices[0].device_kind),
-                "chain_method": settings.chain_method,
                 **({} if run.starts in (0, settings.chains) else {"starts": run.starts}),
-                **({} if settings.start is None else {"start": settings.start}),
                 "seconds_compiling": run.seconds_compiling,
                 "seconds_warmup": run.seconds_warmup,
                 "seconds_sampling": run.seconds_sampling,
@@ -318,74 +299,6 @@ def _template(posterior: Posterior, settings: Settings, groups: Sequence[str]) -
         leading = ("chain", "draw", *posterior.batch_dims)
         tree[POSITIONS] = xr.DataTree(dataset({"position": positions}, {}, posterior.coords, leading))
     return tree
-
-
-def _check(
-    sampler: str | None,
-    chains: int,
-    warmup: int,
-    draws: int,
-    seed: int,
-    target_accept: float | None,
-    max_tree_depth: int,
-) -> None:
-    """Refuses settings out of range before anything is compiled."""
-    if sampler is not None:
-        sampler_class(sampler)
-    for what, value, least in (
-        ("chains", chains, 1),
-        ("draws", draws, 1),
-        ("warmup", warmup, 0),
-        ("max_tree_depth", max_tree_depth, 1),
-    ):
-        whole(what, value, least)
-    seed_of(seed)
-    if target_accept is not None and not 0 < target_accept < 1:
-        raise ArgumentError(f"target_accept lies between 0 and 1, not {target_accept!r}; 0.8 is usual")
-
-
-def _method(chain_method: str | None, sampler: str, chains: int, platform: str) -> Method:
-    if chain_method not in (None, "threads", "vectorized"):
-        raise ArgumentError(f"chain_method is 'threads', 'vectorized' or None (by device), not {chain_method!r}")
-    kind = sampler_class(sampler)
-    if issubclass(kind, Ensemble):
-        if chain_method == "threads":
-            raise ArgumentError(
-                f"sampler {sampler!r} runs all chains together, not on threads; leave chain_method out, or say "
-                "'vectorized'"
-            )
-        if chains < kind.least_chains:
-            raise ArgumentError(
-                f"sampler {sampler!r} learns from its chains together and needs at least {kind.least_chains}, not "
-                f"{chains}; ask for more chains, or use {DEFAULT!r}"
-            )
-        return "vectorized"
-    if chain_method is None:
-        return "threads" if platform == "cpu" else "vectorized"
-    return cast("Method", chain_method)
-
-
-def _metric(metric: str, sampler: str, dimension: int) -> str:
-    kind = sampler_class(sampler)
-    offered = kind.metrics
-    if metric == "auto":
-        return offered[0] if dimension <= kind.dense_up_to else offered[min(1, len(offered) - 1)]
-    if metric not in offered:
-        raise ArgumentError(
-            f"metric of the sampler {sampler!r} is 'auto' or one of {', '.join(offered)}, not {metric!r}"
-        )
-    return metric
-
-
-def _sampler(name: str, posterior: Posterior, warmup: int, **settings: Any) -> Sampler:
-    kind = sampler_class(name)
-    widest = posterior.widest if kind.by_blocks else posterior.dimension
-    if kind.max_dimension is not None and widest > kind.max_dimension:
-        raise ArgumentError(
-            f"sampler {name!r} takes at most {kind.max_dimension} dimensions{' a block' if kind.by_blocks else ''} and "
-            f"this posterior has {widest}; use {DEFAULT!r}"
-        )
-    return kind(warmup_steps=int(warmup) if kind.needs_warmup else 0, **settings)
 
 
 # What is said of draws that needed no sampler.

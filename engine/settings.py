@@ -7,6 +7,7 @@ from typing import Any, Literal
 
 import jax
 
+from pelton.engine.mesh import Mesh
 from pelton.engine.precision import Precision, using
 from pelton.engine.stopping import Target
 
@@ -36,6 +37,7 @@ class Settings:
     stop_at: Target | None
     groups: tuple[str, ...]
     keep_warmup: bool
+    mesh: Mesh | None = None
 
     @property
     def keeps_warmup(self) -> bool:
@@ -55,14 +57,37 @@ class Settings:
     @classmethod
     def of(cls, stored: Mapping[str, Any]) -> "Settings":
         """From what `plain` gave."""
-        target = stored["stop_at"]
+        target, mesh = stored["stop_at"], stored.get("mesh")
         return cls(
             **{
                 **stored,
                 "groups": tuple(stored["groups"]),
                 "stop_at": None if target is None else Target(**target),
+                "mesh": None if mesh is None else Mesh(**mesh),
             }
         )
+
+    def attrs(self, sampler: str, metric: str, warmup: int, device: str) -> dict[str, Any]:
+        """What a tree's attributes record of the settings, with what the run made of them."""
+        return {
+            "sampler": sampler,
+            "chains": self.chains,
+            "draws": self.draws,
+            "warmup": warmup,
+            "seed": self.seed,
+            "target_accept": self.target_accept,
+            "max_tree_depth": self.max_tree_depth,
+            "metric": metric,
+            "precision": self.precision,
+            "device": device,
+            "chain_method": self.chain_method,
+            **({} if self.start is None else {"start": self.start}),
+            **({} if self.mesh is None else {"mesh": repr(self.mesh)}),
+        }
+
+    def places(self, devices: Sequence[Any]) -> Sequence[Any]:
+        """Where groups of chains run, of those devices."""
+        return devices if self.mesh is None else self.mesh.places(devices, self.chains)
 
     @contextmanager
     def in_force(self, devices: Sequence[Any]) -> Iterator[None]:

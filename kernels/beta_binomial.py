@@ -26,6 +26,7 @@ from pelton.kernels.special import (
 __all__ = [
     "CountTables",
     "Exceedance",
+    "Nodes",
     "UniqueCounts",
     "count_tables",
     "draw_rates",
@@ -306,19 +307,29 @@ class UniqueCounts(NamedTuple):
     weights: Num[Array, "*groups values"] | Num[np.ndarray, "*groups values"]
 
 
+class Nodes(NamedTuple):
+    """Points j > 0 and weights for which sum_q w_q log1p(j_q / x) is the margin's sum (`count_nodes.compressed`)."""
+
+    points: Num[Array, "*groups nodes"] | Num[np.ndarray, "*groups nodes"]
+    weights: Num[Array, "*groups nodes"] | Num[np.ndarray, "*groups nodes"]
+
+
+type Margin = Exceedance | UniqueCounts | Nodes
+
+
 class CountTables(NamedTuple):
     """Sufficient statistics of the hyperparameter likelihood: two totals and a table for each margin.
 
-    The kind of each table (`Exceedance` or `UniqueCounts`) belongs to the pytree's structure, so that a
+    The kind of each table (`Exceedance`, `UniqueCounts` or `Nodes`) belongs to the pytree's structure, so that a
     compiled program is reused for new data unless a kind or a length changes. Leaves have the leading axis of
     the groups, if there are groups.
     """
 
     total_successes: Num[Array, "*groups"] | Num[np.ndarray, "*groups"]
     total_failures: Num[Array, "*groups"] | Num[np.ndarray, "*groups"]
-    successes: Exceedance | UniqueCounts
-    failures: Exceedance | UniqueCounts
-    trials: Exceedance | UniqueCounts
+    successes: Margin
+    failures: Margin
+    trials: Margin
 
 
 def _bucket(length: int, pad: bool) -> int:
@@ -537,8 +548,11 @@ def _share_jvp(primals, tangents):
     return share, -share * (1 - share) * tangents[0]
 
 
-def _margin_sum(log_x: Array, table: Exceedance | UniqueCounts, dtype: jnp.dtype) -> Array:
+def _margin_sum(log_x: Array, table: Margin, dtype: jnp.dtype) -> Array:
     log_x = log_x[..., None]
+    if isinstance(table, Nodes):
+        points, weights = jnp.asarray(table.points, dtype), jnp.asarray(table.weights, dtype)
+        return jnp.sum(weights * _log1p_quotient(log_x, points), -1)
     if isinstance(table, Exceedance):
         above = jnp.asarray(table.above, dtype)
         j = jnp.arange(1, above.shape[-1] + 1, dtype=dtype)

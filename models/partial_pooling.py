@@ -1,6 +1,6 @@
 """PartialPooling: rates of units that come from one population, or from regions, segments or a regression."""
 
-from collections.abc import Sequence
+from collections.abc import Hashable, Sequence
 from dataclasses import dataclass, replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Any
@@ -16,7 +16,7 @@ from pelton.kernels.beta_binomial import count_tables
 from pelton.models import frames, predictive, rates
 from pelton.models.counts import Counts, check_counts, design, labels
 from pelton.models.parquet import BATCH_ROWS, ParquetUnits, Paths
-from pelton.models.population import VARIABLES, pooled, regression
+from pelton.models.population import VARIABLES, pooled, populations, regression
 from pelton.models.priors import Prior, check_mixed, checked_prior
 
 if TYPE_CHECKING:
@@ -297,8 +297,33 @@ class PartialPooling:
     def posterior(self) -> Posterior:
         """The log density of the hyperparameters, and what the tree is to hold beside their draws."""
         k, n = self.counts.successes, self.counts.trials
-        shared: dict[str, Any] = {
-            "observed": {"successes": k},
+        shared = self.described()
+        if self.segment is not None:
+            built = populations(self.prior, k, n, self.segment, len(self.segment_names))
+        elif self._plain:
+            built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=VARIABLES)
+            shared["zero_rows"] = [np.ndim(leaf) > 0 for leaf in built.data]
+        else:
+            built = self._regression()
+            # A unit without trials changes nothing; a region more would.
+            shared["zero_rows"] = [
+                np.shape(leaf)[:1] == k.shape and len(k) > len(self.group_names) for leaf in built.data
+            ]
+        fields = {
+            name: getattr(built, name) for name in ("dimension", "logdensity", "constrain", "start", "data", "batch")
+        }
+        shared["dims"] = dict(built.dims) | shared["dims"]
+        return Posterior(**fields, **shared)
+
+    @property
+    def _plain(self) -> bool:
+        """Whether there is one population and nothing else."""
+        return self.group is None and self.covariates is None and self.segment is None
+
+    def described(self) -> dict[str, Any]:
+        """The part of the posterior that is this model's own, whatever it is fitted together with."""
+        return {
+            "observed": {"successes": self.counts.successes},
             "constant": self._constant(),
             # Two smooth hyperparameters: quadrature gives independent draws, and knows no funnel.
             "sampler": "grid" if self.group is None and self.covariates is None else None,
@@ -307,18 +332,21 @@ class PartialPooling:
             "dims": self._dims(),
             "coords": self._coords(),
         }
-        if self.segment is not None:
-            tables = count_tables(k, n, self.segment, len(self.segment_names))
-            built = from_numpyro(pooled, self.prior, tables, batch=len(self.segment_names), keep=VARIABLES)
-        elif self.group is None and self.covariates is None:
-            built = from_numpyro(pooled, self.prior, count_tables(k, n), keep=VARIABLES)
-        else:
-            built = self._regression()
-        fields = {
-            name: getattr(built, name) for name in ("dimension", "logdensity", "constrain", "start", "data", "batch")
-        }
-        shared["dims"] = dict(built.dims) | shared["dims"]
-        return Posterior(**fields, **shared)
+
+    @property
+    def batch_key(self) -> Hashable | None:
+        """Models of one key can be fitted together, and cost about the same; None: only by what `posterior` gives."""
+        if not self._plain or self.prior.fixed:
+            return None
+        return type(self), self.prior, int(self.counts.trials.max()).bit_length()
+
+    def together(self, models: Sequence["PartialPooling"]) -> Posterior:
+        """The batch of the posteriors of models with this one's key."""
+        index = np.repeat(np.arange(len(models)), [len(one.counts) for one in models])
+        k = np.concatenate([one.counts.successes for one in models])
+        n = np.concatenate([one.counts.trials for one in models])
+        built = populations(self.prior, k, n, index, len(models))
+        return replace(built, sampler="grid", batch_dim="fit")
 
     def _regression(self) -> Posterior:
         k, n = self.counts.successes, self.counts.trials

@@ -7,7 +7,10 @@ import numpyro.distributions as dist
 from jax.typing import ArrayLike
 from jaxtyping import Array, Float, Int, Num
 
-from pelton.kernels.beta_binomial import CountTables, log_likelihood, log_likelihood_units
+from pelton.engine.posterior import Posterior
+from pelton.engine.sources.numpyro import from_numpyro
+from pelton.kernels.beta_binomial import CountTables, count_tables, log_likelihood, log_likelihood_units
+from pelton.kernels.count_nodes import compressed
 from pelton.models.priors import Prior, log_shapes
 
 VARIABLES = ("logit_mu", "log_kappa", "mu", "kappa", "alpha", "beta")
@@ -27,6 +30,18 @@ def pooled(prior: Prior, tables: CountTables) -> None:
     logit_mean, log_concentration = prior.sites()
     _describe(logit_mean, log_concentration)
     numpyro.factor("likelihood", log_likelihood(logit_mean, log_concentration, tables))
+
+
+def populations(
+    prior: Prior,
+    successes: Int[np.ndarray, " unit"],
+    trials: Int[np.ndarray, " unit"],
+    index: Int[np.ndarray, " unit"],
+    count: int,
+) -> Posterior:
+    """The batch of `count` populations of one prior, each of the units with its number in `index`."""
+    tables = compressed(count_tables(successes, trials, index, count))
+    return from_numpyro(pooled, prior, tables, batch=count, keep=VARIABLES)
 
 
 def regression(

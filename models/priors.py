@@ -6,6 +6,7 @@
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from dataclasses import dataclass, field
+from functools import cache
 from typing import Any, ClassVar
 
 import jax
@@ -394,13 +395,19 @@ def from_text(text: str) -> Prior:
         raise ArgumentError(f"prior {text!r} does not read as {usage}") from None
 
 
+@cache
+def _default() -> Prior:
+    """One for all, so that models without a prior of their own are known to share it at a glance."""
+    return MeanConcentration()
+
+
 def checked_prior(prior: Prior | None) -> Prior:
     """The prior, or the default one.
 
     Raises:
         ArgumentError: it is no prior of pelton.
     """
-    prior = MeanConcentration() if prior is None else prior
+    prior = _default() if prior is None else prior
     if not isinstance(prior, Prior):
         raise ArgumentError(
             f"prior is a pelton prior such as MeanConcentration(mean, concentration), not {type(prior).__name__}"

@@ -107,6 +107,10 @@ class Sampler(ABC):
     def position(self, state: Any) -> Float[Array, " dimension"]:
         """The draw that a state holds."""
 
+    def quick(self) -> "Sampler":
+        """A form that is as exact and cheaper, for posteriors that make it no trouble; by default the same."""
+        return self
+
     def summary(self, state: Any) -> dict[str, Array]:
         """Numbers that a chain's state says before its first draw, for the tree's attributes.
 
@@ -126,6 +130,24 @@ class Chainwise(Sampler):
     def warmup(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray, index: Array) -> tuple[Any, Info]:
         """One adapting transition, the index-th of `warmup_steps`."""
         return self.step(logdensity, state, key)
+
+
+class Independent(Chainwise):
+    """A sampler whose proposals know nothing of where the chain is, so that many are made at once.
+
+    What a proposal reads of the state must be what `accept` leaves as it is.
+    """
+
+    @abstractmethod
+    def propose(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> Any:
+        """A proposal, and all that decides whether it is accepted."""
+
+    @abstractmethod
+    def accept(self, state: Any, proposal: Any) -> tuple[Any, Info]:
+        """One transition, to the proposal or to where the chain is; evaluates no density."""
+
+    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[Any, Info]:
+        return self.accept(state, self.propose(logdensity, state, key))
 
 
 class Ensemble(Sampler):

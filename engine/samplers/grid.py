@@ -1,17 +1,19 @@
 """Quadrature in at most two dimensions, and independent draws from it made exact by a Metropolis step."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Float, PRNGKeyArray
 
-from pelton.engine.samplers.base import BoundLogDensity, Chainwise, Info
+from pelton.engine.samplers.base import BoundLogDensity, Independent, Info
 
 # Points an axis while the box is being found, and of the final grid.
 SEARCH_POINTS = 25
 GRID_POINTS = 129
+# The same where there are many posteriors, of which few need more.
+QUICK_SEARCH, QUICK_POINTS = 9, 25
 SEARCH_ROUNDS = 16
 ROUNDS = 21
 # Points lower than this below the highest are outside the box: exp(-30) is below float64's interest in a sum.
@@ -41,6 +43,15 @@ class State(NamedTuple):
     edge_mass: Float[Array, ""]
 
 
+class Proposal(NamedTuple):
+    """A point from the interpolant q, its log density p, log p - log q there, and what acceptance is tossed by."""
+
+    position: Float[Array, " d"]
+    lp: Float[Array, ""]
+    log_weight: Float[Array, ""]
+    toss: Float[Array, ""]
+
+
 def _axes(box: Box, points: int) -> Float[Array, "points d"]:
     return box.lower + (box.upper - box.lower) * jnp.linspace(0.0, 1.0, points)[:, None]
 
@@ -61,35 +72,37 @@ def _evaluate(logdensity: BoundLogDensity, box: Box, mesh: Array) -> Array:
 def _zoom(box: Box, values: Array) -> Box:
     """One round of fitting the box: past an edge that the mass touches it grows, elsewhere it shrinks."""
     d = box.lower.shape[0]
-    values = values.reshape((SEARCH_POINTS,) * d)
+    points = round(values.shape[0] ** (1 / d))
+    values = values.reshape((points,) * d)
     inside = values >= jnp.max(values) - DROP
-    index = jnp.arange(SEARCH_POINTS)
-    step = (box.upper - box.lower) / (SEARCH_POINTS - 1)
+    index = jnp.arange(points)
+    step = (box.upper - box.lower) / (points - 1)
     lower, upper = [], []
     for axis in range(d):
         others = tuple(i for i in range(d) if i != axis)
         hit = jnp.any(inside, axis=others)
-        first = jnp.min(jnp.where(hit, index, SEARCH_POINTS))
+        first = jnp.min(jnp.where(hit, index, points))
         last = jnp.max(jnp.where(hit, index, -1))
         width = box.upper[axis] - box.lower[axis]
         lower.append(jnp.where(first == 0, box.lower[axis] - width / 2, box.lower[axis] + (first - 1) * step[axis]))
         upper.append(
-            jnp.where(last == SEARCH_POINTS - 1, box.upper[axis] + width / 2, box.lower[axis] + (last + 1) * step[axis])
+            jnp.where(last == points - 1, box.upper[axis] + width / 2, box.lower[axis] + (last + 1) * step[axis])
         )
     return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper))
 
 
 def _whiten(box: Box, values: Array) -> Box:
     """The box turned into the posterior's principal shape, eight standard deviations wide on each side."""
-    mesh = _mesh(box, SEARCH_POINTS)
+    d = box.lower.shape[0]
+    points = round(values.shape[0] ** (1 / d))
+    mesh = _mesh(box, points)
     weights = jax.nn.softmax(values)
     positions = box.centre + mesh @ box.basis.T
     mean = weights @ positions
     centred = positions - mean
-    step = (box.upper - box.lower) / (SEARCH_POINTS - 1)
+    step = (box.upper - box.lower) / (points - 1)
     # A posterior narrower than a cell shows no spread on the mesh; the cell's own spread keeps the basis regular.
     covariance = (weights * centred.T) @ centred + jnp.diag(step**2 / 12)
-    d = mean.shape[0]
     return Box(mean, jnp.linalg.cholesky(covariance), jnp.full(d, -8.0), jnp.full(d, 8.0))
 
 
@@ -99,15 +112,22 @@ def _linear_draw(u: Array, left: Array, right: Array) -> Array:
 
 
 @dataclass(frozen=True)
-class Grid(Chainwise):
+class Grid(Independent):
     """Independent draws from a piecewise bilinear fit of the density, corrected by independence Metropolis.
 
     The box that holds the posterior is found by zooming, turned into the posterior's principal axes and divided into
-    128 cells an axis. A draw picks a cell by its mass and a point in it from the bilinear interpolant q of the
+    `points` - 1 cells an axis. A draw picks a cell by its mass and a point in it from the bilinear interpolant q of the
     density p, and is accepted with probability min(1, p(x') q(x) / (p(x) q(x'))): the chain's target is p itself,
     and its acceptance rate, near 1, measures the interpolation. A posterior with more than 1e-6 of its mass in the
     outermost cells is flagged as diverging, since a box cannot hold it.
+
+    Attributes:
+        points: of the grid, an axis.
+        search: points an axis while the box is being found.
     """
+
+    points: int = GRID_POINTS
+    search: int = SEARCH_POINTS
 
     name: ClassVar[str] = "grid"
     needs_warmup: ClassVar[bool] = False
@@ -115,23 +135,26 @@ class Grid(Chainwise):
     independent: ClassVar[bool] = True
     max_dimension: ClassVar[int | None] = 2
 
+    def quick(self) -> "Grid":
+        return replace(self, points=QUICK_POINTS, search=QUICK_SEARCH)
+
     def init(self, logdensity: BoundLogDensity, position: Array, key: PRNGKeyArray) -> State:
         d = position.shape[0]
         dtype = position.dtype
         box = Box(position, jnp.eye(d, dtype=dtype), jnp.full(d, -8.0, dtype), jnp.full(d, 8.0, dtype))
 
         def fit(index: Any, box: Box) -> Box:
-            values = _evaluate(logdensity, box, _mesh(box, SEARCH_POINTS))
+            values = _evaluate(logdensity, box, _mesh(box, self.search))
             return jax.lax.cond(index == SEARCH_ROUNDS, _whiten, _zoom, box, values)
 
         box = jax.lax.fori_loop(0, ROUNDS, fit, box)
 
-        values = _evaluate(logdensity, box, _mesh(box, GRID_POINTS))
-        density = jnp.exp(values - jnp.max(values)).reshape((GRID_POINTS,) * d)
+        values = _evaluate(logdensity, box, _mesh(box, self.points))
+        density = jnp.exp(values - jnp.max(values)).reshape((self.points,) * d)
         mass = density
         for axis in range(d):
-            left = jax.lax.slice_in_dim(mass, 0, GRID_POINTS - 1, axis=axis)
-            right = jax.lax.slice_in_dim(mass, 1, GRID_POINTS, axis=axis)
+            left = jax.lax.slice_in_dim(mass, 0, self.points - 1, axis=axis)
+            right = jax.lax.slice_in_dim(mass, 1, self.points, axis=axis)
             mass = (left + right) / 2
         inner = mass[(slice(1, -1),) * d]
         edge_mass = 1 - jnp.sum(inner) / jnp.sum(mass)
@@ -147,14 +170,14 @@ class Grid(Chainwise):
             edge_mass,
         )
 
-    def _propose(self, logdensity: BoundLogDensity, state: State, key: PRNGKeyArray) -> tuple[Array, Array, Array]:
-        """A point from the interpolant, its log density, and log p - log q there."""
+    def propose(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> Proposal:
+        key_point, key_accept = jax.random.split(key)
         d = state.position.shape[0]
-        cells = GRID_POINTS - 1
-        uniforms = jax.random.uniform(key, (d + 1,), state.position.dtype)
+        cells = self.points - 1
+        uniforms = jax.random.uniform(key_point, (d + 1,), state.position.dtype)
         cell = jnp.minimum(jnp.searchsorted(state.cumulative, uniforms[0], side="right"), cells**d - 1)
         corners = jnp.stack(jnp.unravel_index(cell, (cells,) * d))
-        grid = state.density.reshape((GRID_POINTS,) * d)
+        grid = state.density.reshape((self.points,) * d)
         values = jax.lax.dynamic_slice(grid, tuple(corners), (2,) * d)
         inside = []
         for axis in range(d):
@@ -166,14 +189,13 @@ class Grid(Chainwise):
         u = state.box.lower + (state.box.upper - state.box.lower) * fraction
         position = state.box.centre + state.box.basis @ u
         lp = logdensity(position)
-        return position, lp, lp - jnp.log(values)
+        return Proposal(position, lp, lp - jnp.log(values), jax.random.uniform(key_accept, (), state.lp.dtype))
 
-    def step(self, logdensity: BoundLogDensity, state: Any, key: PRNGKeyArray) -> tuple[State, Info]:
-        key_propose, key_accept = jax.random.split(key)
-        position, lp, log_weight = self._propose(logdensity, state, key_propose)
+    def accept(self, state: Any, proposal: Any) -> tuple[State, Info]:
+        position, lp, log_weight, toss = proposal
         probability = jnp.exp(jnp.minimum(log_weight - state.log_weight, 0.0))
         probability = jnp.where(jnp.isnan(probability), 0.0, probability)
-        accept = jax.random.uniform(key_accept, (), state.lp.dtype) < probability
+        accept = toss < probability
         state = state._replace(
             position=jnp.where(accept, position, state.position),
             lp=jnp.where(accept, lp, state.lp),

@@ -42,6 +42,7 @@ _PUBLIC = {
     "simulate_markets": "pelton.models.simulate",
     "simulate_media": "pelton.models.simulate",
     "sample": "pelton.engine.run",
+    "sample_many": "pelton.engine.many",
     "resume": "pelton.engine.run",
     "load": "pelton.engine.store",
     "approximate": "pelton.engine.approximate",
@@ -54,6 +55,7 @@ _PUBLIC = {
     "NutsKernel": "pelton.engine.sources.numpyro_kernel",
     "from_pymc": "pelton.engine.sources.pymc",
     "Posterior": "pelton.engine.posterior",
+    "Mesh": "pelton.engine.mesh",
     "Target": "pelton.engine.stopping",
 }
 _MODULES = {
@@ -77,6 +79,8 @@ if TYPE_CHECKING:
     from pelton.engine.approximate import approximate as approximate
     from pelton.engine.calibration import calibrate as calibrate
     from pelton.engine.diagnostics import diagnose as diagnose
+    from pelton.engine.many import sample_many as sample_many
+    from pelton.engine.mesh import Mesh as Mesh
     from pelton.engine.posterior import Posterior as Posterior
     from pelton.engine.run import resume as resume
     from pelton.engine.run import sample as sample
