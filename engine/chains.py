@@ -267,14 +267,14 @@ class Chains:
         stacked, learnt = sampler.learn(stacked, self.learnt if phases else None, draws, lessons, end)
         self._teach(learnt)
         return [
-            jax.device_put(jax.tree.map(lambda leaf, at=group.chains: on_device(leaf[at]), stacked), group.device)
+            on_device(jax.tree.map(lambda leaf, at=group.chains: leaf[at], stacked), group.device)
             for group in self.groups
         ]
 
     def _teach(self, learnt: Any) -> None:
         self.learnt = learnt
         for group in self.groups:
-            group.learnt = jax.device_put(jax.tree.map(on_device, learnt), group.device)
+            group.learnt = on_device(learnt, group.device)
 
     def _compile(self, draws: int) -> tuple[list[Any], dict[bool, Any]]:
         """Compiles every program of the run, side by side.
@@ -295,7 +295,7 @@ class Chains:
                 axes = () if self.vectorized else (1,)
                 zeros = jax.tree.map(lambda leaf, axes=axes: np.zeros((*axes, *leaf.shape), leaf.dtype), carry)
                 self.learnt = sampler.learn(zeros, None, None, None, 0)[1]
-                group.learnt = jax.tree.map(on_device, self.learnt)
+                group.learnt = on_device(self.learnt, group.device)
                 begins = [self._beginning(group, phase, carry) for phase in warming]
                 requests += begins
                 carry = self.compiler.result_shapes(begins[0])

@@ -17,10 +17,15 @@ FIRST_BUDGET = 20
 FASTER = 10
 
 
-def on_device(leaf: Any) -> Any:
-    """A NumPy array in the run's precision."""
-    leaf = np.asarray(leaf)
-    return jnp.asarray(leaf, jnp.result_type(float) if np.issubdtype(leaf.dtype, np.floating) else None)
+def on_device(tree: Any, device: Any) -> Any:
+    """NumPy arrays in the run's precision on a device, all in one transfer."""
+    real = jnp.result_type(float)
+
+    def cast(leaf: Any) -> np.ndarray:
+        leaf = np.asarray(leaf)
+        return leaf.astype(real, copy=False) if np.issubdtype(leaf.dtype, np.floating) else leaf
+
+    return jax.device_put(jax.tree.map(cast, tree), device)
 
 
 @dataclass
@@ -32,12 +37,14 @@ class Group:
         device: where they run.
         data: of the posterior, there.
         learnt: what all chains learnt from one another, there.
+        budget: passes of the loop, or draws, that a call makes in about a second.
     """
 
     chains: np.ndarray
     device: Any
     data: Any
     learnt: Any = ()
+    budget: int = FIRST_BUDGET
 
     @property
     def size(self) -> int:
@@ -104,7 +111,6 @@ class Line:
         self.gradients = self.evaluations = self.diverging = 0
         self.busy = False
         self._room = count if room is None else min(room, count)
-        self._budget = FIRST_BUDGET
         self._waiting: Any = None
         self._lock = threading.RLock()
 
@@ -117,10 +123,11 @@ class Line:
         """Calls the program, for about a second."""
         began = time.perf_counter()
         if stepwise:
-            counts = np.array([self.first, self.count, self._budget], np.int32)
+            counts = np.array([self.first, self.count, self.group.budget], np.int32)
         else:
             made = int(self.made.min())
-            counts = np.array([self.first + made, min(self._budget, capacity, self.count - made), 0], np.int32)
+            wanted = min(self.group.budget, capacity, self.count - made)
+            counts = np.array([self.first + made, wanted, 0], np.int32)
         group = self.group
         carry, drawn, passes, *found = self.program(
             group.chains, self.segments, self.carry, group.learnt, self.seed, *counts, group.data
@@ -140,8 +147,8 @@ class Line:
             self._waiting = (tuple(found), drawn)
             self.gradients += drawn.size * slowest
         seconds = time.perf_counter() - began
-        budget = self._budget * CHUNK_SECONDS / max(seconds, 1e-4)
-        self._budget = int(np.clip(budget, 1, min(FASTER * self._budget, 2**30)))
+        budget = group.budget * CHUNK_SECONDS / max(seconds, 1e-4)
+        group.budget = int(np.clip(budget, 1, min(FASTER * group.budget, 2**30)))
 
     def fetch(self) -> None:
         """Stores what the last call found."""
