@@ -24,7 +24,6 @@ from pelton.engine.posterior import Posterior
 from pelton.engine.precision import Precision, current, using
 from pelton.engine.programs import (
     START_TRIES,
-    Machine,
     Programs,
     build_advance,
     build_begin,
@@ -372,8 +371,6 @@ class Chains:
         for at, group in enumerate(self.groups):
             if restored is not None:
                 carry = jax.device_put(jax.tree.map(jnp.asarray, restored[at].carry), group.device)
-                if stepwise and restored[at].wanted < count:
-                    carry = self._longer(group, warming, carry, first, restored[at].wanted)
             elif stepwise:
                 carry = self._begun(group, warming, (states or [])[at], first)
             else:
@@ -443,19 +440,6 @@ class Chains:
         begin = self.compiler(self._beginning(group, warming, state))
         step = np.int32(index)
         return begin(group.chains, self.segments, state, group.learnt, self.seed, step, group.data)
-
-    def _longer(self, group: Group, warming: bool, machine: Machine, first: int, count: int) -> Machine:
-        """Machines whose chains were to make `count` draws, to go on after them.
-
-        A chain that had them may have begun others for nothing while it waited: it begins the next one again.
-        """
-        begun = self._begun(group, warming, machine.state, first + count)
-        over = np.asarray(machine.done) >= count
-
-        def chosen(new: Any, old: Any) -> Any:
-            return jnp.where(over.reshape(over.shape + (1,) * (new.ndim - over.ndim)), new, old)
-
-        return machine._replace(work=jax.tree.map(chosen, begun.work, machine.work))
 
     def _gather(self, lines: list[Line]) -> Phase:
         """The draws that all chains have."""

@@ -193,7 +193,6 @@ class Journal:
                     done=found.arrays[f"line/{at}/done"],
                     rows=jax.tree.unflatten(jax.tree.structure(rows), leaves) if leaves else None,
                     base=head["base"],
-                    wanted=head["wanted"],
                     gradients=head["gradients"],
                     evaluations=head["evaluations"],
                 )
@@ -359,7 +358,7 @@ class Journal:
         for at, found in enumerate(snapshots):
             # What stands in whole blocks need not stand here.
             base = max(found.base, written - stage.begin) if stage.phase == "sampling" else found.base
-            counts = {key: getattr(found, key) for key in ("wanted", "gradients", "evaluations")}
+            counts = {key: getattr(found, key) for key in ("gradients", "evaluations")}
             header["lines"].append({"base": base, **counts})
             arrays[f"line/{at}/done"] = found.done
             arrays |= _named(f"line/{at}/carry", found.carry)

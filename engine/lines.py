@@ -61,7 +61,6 @@ class Snapshot(NamedTuple):
         rows: position, Info and lesson of the draws from the `base`-th on [(chain), (segment), draw, ...]; None where
             there are none yet.
         base: the first draw of the rows.
-        wanted: draws that its chains are to make.
         gradients: computed so far.
         evaluations: those of them that draws were made with.
     """
@@ -70,7 +69,6 @@ class Snapshot(NamedTuple):
     done: np.ndarray
     rows: Any
     base: int
-    wanted: int
     gradients: int
     evaluations: int
 
@@ -204,7 +202,7 @@ class Line:
                 # Beyond a chain's own draws the rows hold what it overwrites.
                 held = (slice(None),) * self.done.ndim + (slice(int(self.done.max()) - self.base),)
                 rows = jax.tree.map(lambda leaf: leaf[held].copy(), self.store)
-            return Snapshot(self.carry, self.done.copy(), rows, self.base, self.count, self.gradients, self.evaluations)
+            return Snapshot(self.carry, self.done.copy(), rows, self.base, self.gradients, self.evaluations)
 
     def restore(self, found: Snapshot) -> None:
         """Goes on from a snapshot."""

@@ -358,7 +358,10 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
                     drawn = sampler.adapt(drawn, info)
                 # What a chain does past its last draw leaves no trace.
                 drawn = jax.tree.map(lambda new, old: jnp.where(done < count, new, old), _strong(drawn), state)
-                key = jax.random.fold_in(_phase_key(seed, chain, segment, warming), first + done + 1)
+                # It makes the draw after it again and again, so that a longer run finds that one begun.
+                key = jax.random.fold_in(
+                    _phase_key(seed, chain, segment, warming), first + jnp.minimum(done + 1, count)
+                )
                 return drawn, _strong(sampler.begin(drawn, learnt, key)), jnp.minimum(done + 1, count), info
 
             def same_draw() -> tuple[Any, Any, Any, Any]:

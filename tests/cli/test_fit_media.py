@@ -224,7 +224,7 @@ def test_contributions_sum_to_the_prediction_of_each_week(fitted, tree):
     ],
 )
 def test_options_that_do_not_fit_one_another(here, refuses, monkeypatch, args, words):
-    monkeypatch.setattr(engine_run, "_sampler", lambda *args, **settings: pytest.fail("sampled"))
+    monkeypatch.setattr(engine_run, "sampler_of", lambda *args, **settings: pytest.fail("sampled"))
     said = refuses("fit", "sales.csv", *args)
     for word in words:
         assert word in said

@@ -46,7 +46,7 @@ def named(model: MediaMix, position) -> dict[str, np.ndarray]:
     """The unconstrained values by name, as the position is laid out: in the order of the names."""
     layout: Any = getattr(model.posterior().logdensity, "of").layout  # noqa: B009
     with using("float64"):
-        return {name: np.asarray(value) for name, value in layout.unravel(jnp.asarray(position)).items()}
+        return {name: np.asarray(value) for name, value in layout.named(jnp.asarray(position)).items()}
 
 
 def draw_position(model: MediaMix, seed=0, scale=0.5) -> np.ndarray:
