@@ -276,7 +276,7 @@ def _observed_values(of: _Model, names: Sequence[str], data: Sequence[Any]) -> d
             places = [at for at, leaf in enumerate(data) if leaf is value]
             if places:
                 arguments[name] = places[0]
-        return {name: value for name, value in values.items() if name not in arguments}
+        return {name: jnp.asarray(value) for name, value in values.items() if name not in arguments}
 
     with using("float64"):
         arrays = jax.tree.map(jnp.asarray, list(data))

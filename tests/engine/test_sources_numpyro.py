@@ -32,6 +32,15 @@ def test_plates_name_dims_and_coords_label_them():
     np.testing.assert_array_equal(tree["observed_data"]["effect"], EFFECT)
 
 
+def test_a_number_may_be_observed():
+    def model(y):
+        mean = numpyro.sample("mean", dist.Normal(0, 1))
+        numpyro.sample("y", dist.Normal(mean, 1), obs=y)
+
+    target = pelton.from_numpyro(model, 0.5)
+    np.testing.assert_array_equal(target.observed["y"], 0.5)
+
+
 def test_eight_schools_agrees_with_quadrature():
     """Schools integrated out, effect_j ~ Normal(mu, tau^2 + error_j^2); mu is normal given tau, and tau summed."""
     from scipy import stats
