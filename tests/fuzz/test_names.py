@@ -28,7 +28,10 @@ TAGS = {
     *("div", "strong", "ul", "li", "figure", "img", "figcaption", "details", "summary", "table", "caption", "thead"),
     *("tbody", "tr", "th", "td", "bdi", "dl", "dt", "dd"),
 }
-ATTRIBUTES = {"lang", "charset", "name", "content", "class", "role", "src", "alt", "href", "scope", "id", "aria-label"}
+ATTRIBUTES = {
+    *("lang", "charset", "name", "content", "class", "role", "src", "alt", "href", "scope", "id", "aria-label"),
+    *("tabindex", "type", "data-name"),
+}
 
 
 class Page(HTMLParser):

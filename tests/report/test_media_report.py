@@ -180,10 +180,12 @@ def test_the_page_is_self_contained_and_its_anchors_exist(written):
     links = read(page)
     anchors = [address for address in links.addresses if address.startswith("#")]
     sources = [address for address in links.addresses if not address.startswith("#")]
-    assert len(sources) == len(anchors) == 11
+    assert len(sources) == 11
+    assert len(anchors) == len(set(anchors)) >= 11
     assert all(address.startswith("data:image/svg+xml;base64,") for address in sources)
     assert all(f'id="{anchor[1:]}"' in page for anchor in anchors)
-    assert not {"script", "link", "iframe", "object"} & set(links.tags)
+    # The page's own script is part of it: nothing is loaded.
+    assert not {"link", "iframe", "object"} & set(links.tags)
     for address in sources:
         svg = base64.b64decode(address.partition(",")[2]).decode()
         loads = re.findall(r'(?:href|src)="([^"#][^"]*)"', svg)
