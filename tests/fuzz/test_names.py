@@ -30,7 +30,7 @@ TAGS = {
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "class", "role", "src", "alt", "href", "scope", "id", "aria-label"),
-    *("tabindex", "type", "data-name"),
+    *("tabindex", "type", "data-name", "data-rows", "data-file", "data-label", "data-sort"),
 }
 
 
