@@ -56,6 +56,7 @@ def assert_same_draws(one, other):
 def busy(monkeypatch):
     """Calls are short, and a checkpoint is written at every look, so that little happens between two."""
     monkeypatch.setattr(lines, "CHUNK_SECONDS", 1e-3)
+    monkeypatch.setattr(chains, "CHUNK_DRAWS", 20)
     monkeypatch.setattr(journal, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(journal, "COST_IN", 0.0)
     monkeypatch.setattr(chains, "LOOK_SECONDS", 1e-3)

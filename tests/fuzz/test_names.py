@@ -4,6 +4,7 @@ import base64
 import json
 import re
 from html.parser import HTMLParser
+from importlib import resources
 from pathlib import Path
 from xml.etree import ElementTree
 
@@ -26,12 +27,13 @@ CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u2028\u2029\u202a-\u202e\u20
 TAGS = {
     *("html", "head", "meta", "title", "style", "body", "main", "header", "section", "nav", "a", "h1", "h2", "h3", "p"),
     *("div", "strong", "ul", "li", "figure", "img", "figcaption", "details", "summary", "table", "caption", "thead"),
-    *("tbody", "tr", "th", "td", "bdi", "dl", "dt", "dd"),
+    *("tbody", "tr", "th", "td", "bdi", "dl", "dt", "dd", "script"),
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "class", "role", "src", "alt", "href", "scope", "id", "aria-label"),
-    *("tabindex", "type", "data-name", "data-rows", "data-file", "data-label", "data-sort"),
+    *("tabindex", "type", "data-name", "data-rows", "data-total"),
 }
+TABLES = resources.files("pelton.report").joinpath("tables.js").read_text(encoding="utf-8")
 
 
 class Page(HTMLParser):
@@ -39,14 +41,15 @@ class Page(HTMLParser):
 
     def __init__(self, text):
         super().__init__()
-        self.text, self.styles, self.svgs, self._inside = "", 0, [], ""
+        self.text, self.styles, self.svgs, self.scripts = "", 0, [], []
         self.feed(text)
         self.close()
 
     def handle_starttag(self, tag, attrs):
         assert tag in TAGS, tag
-        self._inside = tag
         self.styles += tag == "style"
+        if tag == "script":
+            self.scripts.append([dict(attrs), ""])
         for name, value in attrs:
             assert name in ATTRIBUTES, name
             if name == "src":
@@ -58,7 +61,10 @@ class Page(HTMLParser):
                 assert re.fullmatch(r"#[a-z_-]+", value), value
 
     def handle_data(self, data):
-        self.text += data
+        if self.cdata_elem == "script":
+            self.scripts[-1][1] += data
+        else:
+            self.text += data
 
 
 def check_page(file):
@@ -68,6 +74,14 @@ def check_page(file):
     page = Page(text)
     assert page.styles == 1
     assert page.svgs
+    # Names stand in a script as data alone: the one that a browser runs is the package's own.
+    *data, (attributes, code) = page.scripts
+    assert attributes == {}
+    assert code.strip() == TABLES.strip()
+    for attributes, rows in data:
+        assert attributes == {"type": "application/json", "id": "units-rows"}
+        assert "<" not in rows
+        page.text += "\n".join(str(cell) for row in json.loads(rows) for cell in row)
     for picture in page.svgs:
         root = ElementTree.fromstring(picture)
         for element in root.iter():

@@ -66,6 +66,7 @@ def test_the_page_is_self_contained(written):
     pictures = [address for address in links.addresses if not address.startswith("#")]
     assert len(pictures) == 6
     assert all(address.startswith("data:image/svg+xml;base64,") for address in pictures)
+    assert links.tags.count("script") == 2
     assert not {"link", "iframe", "object"} & set(links.tags)
     assert "url(" not in re.sub(r"data:[^\"]*", "", page)
     for address in pictures:
