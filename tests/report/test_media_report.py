@@ -181,7 +181,7 @@ def test_the_page_is_self_contained_and_its_anchors_exist(written):
     anchors = [address for address in links.addresses if address.startswith("#")]
     sources = [address for address in links.addresses if not address.startswith("#")]
     assert len(sources) == 11
-    # One for each picture, and one for the tables' long one.
+    # One for each picture, and the way past them to the diagnostics.
     assert len(anchors) == len(set(anchors)) == 12
     assert all(address.startswith("data:image/svg+xml;base64,") for address in sources)
     assert all(f'id="{anchor[1:]}"' in page for anchor in anchors)
