@@ -115,8 +115,8 @@ def allocate(
     >>> data = pelton.simulate_media(geos=["north"], weeks=30, channels=2)
     >>> model = pelton.MediaMix(pelton.Panel.from_frame(data.frame, **data.columns))
     >>> tree = pelton.approximate(model, "map")  # one draw, for brevity; pelton.sample(model) in earnest
-    >>> round(float(allocate(tree, 10_000, bounds=(0.5, 2.0)).table["spend"].sum()))
-    10000
+    >>> round(float(allocate(tree, 20_000, bounds=(0.5, 2.0)).table["spend"].sum()))
+    20000
     """
     low, high = central(probability)
     weights_of = _objective(objective)

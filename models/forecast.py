@@ -57,8 +57,8 @@ def forecast(tree: xr.DataTree, plan: Any, *, probability: float = 0.94) -> pd.D
 
     >>> import warnings
     >>> import pelton
-    >>> data = pelton.simulate_media(geos=["north"], weeks=40, channels=1)
-    >>> past, plan = data.frame.iloc[:36], data.frame.iloc[36:]
+    >>> data = pelton.simulate_media(geos=["north"], weeks=60, channels=1)
+    >>> past, plan = data.frame.iloc[:56], data.frame.iloc[56:]
     >>> with warnings.catch_warnings(action="ignore"):  # so few draws do not converge
     ...     model = pelton.MediaMix(pelton.Panel.from_frame(past, **data.columns))
     ...     tree = pelton.sample(model, chains=1, warmup=30, draws=30)

@@ -136,7 +136,7 @@ def render(
 
 
 def embedded(rows: Sequence[Sequence[str]]) -> Markup:
-    """Rows of cells as JSON inside a page, where nothing in them ends the script that holds them.
+    r"""Rows of cells as JSON inside a page, where nothing in them ends the script that holds them.
 
     >>> embedded([["</script>", "1%"]])
     Markup('[["\\u003c/script>","1%"]]')
