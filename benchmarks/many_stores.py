@@ -1,15 +1,18 @@
 """What partial pooling of many stores costs from Parquet files: seconds and peak memory of both passes.
 
     python -m pelton.benchmarks.many_stores [--stores 1000000 10000000] [--most-trials 160] [--folder DIR]
+                                            [--processes 1 2]
 
 Stores are simulated to Parquet files in blocks, with a text name, trials uniform between 60 and the most, and rates
 from Beta(2.5, 8). A process of its own then reads the files, samples and writes every store's summary. The
 hyperparameters are compared with the truth in posterior standard deviations, and the written intervals by how many hold
-the true rate.
+the true rate. With --processes the same is done by the command line, `pelton fit --stream` and
+`pelton fit --distributed` by so many processes on this machine, and their seconds are recorded.
 """
 
 import argparse
 import json
+import socket
 import subprocess
 import sys
 import tempfile
@@ -104,6 +107,26 @@ def measure(folder: Path) -> dict[str, Any]:
     return found
 
 
+def shared(folder: Path, processes: int) -> float:
+    """Seconds of `pelton fit` by so many processes, from their start to the end of the last."""
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        address = f"127.0.0.1:{free.getsockname()[1]}"
+    with tempfile.TemporaryDirectory(dir=folder) as out:
+        command = [sys.executable, "-m", "pelton.cli.main", "fit", str(folder / "stores-*.parquet"), "--stream"]
+        command += ["--successes", "sales", "--trials", "visits", "--unit", "store", "--quiet", "--out", f"{out}/out"]
+        many = ["--distributed", "--coordinator", address, "--processes", str(processes), "--process"]
+        began = time.perf_counter()
+        started = [
+            subprocess.Popen([*command, *many, str(number)] if processes > 1 else command)
+            for number in range(processes)
+        ]
+        statuses = [process.wait() for process in started]
+        if any(statuses):
+            raise RuntimeError(f"a fit by {processes} processes failed; its message stands above")
+        return round(time.perf_counter() - began, 2)
+
+
 def check(folder: Path) -> dict[str, Any]:
     """The written rates against the simulated ones: coverage, P(rate > threshold) and P(top) as frequencies."""
     import pyarrow.parquet as pq
@@ -138,6 +161,7 @@ def main() -> None:
     parser.add_argument("--stores", type=int, nargs="+", default=[1_000_000, 10_000_000])
     parser.add_argument("--most-trials", type=int, default=160)
     parser.add_argument("--folder", help="where the files go; by default a temporary folder")
+    parser.add_argument("--processes", type=int, nargs="*", default=[], help="also by the command line, so many each")
     parser.add_argument("--here", metavar="DIR", help=argparse.SUPPRESS)
     options = parser.parse_args()
     if options.here is not None:
@@ -150,7 +174,9 @@ def main() -> None:
             command = [sys.executable, "-m", "pelton.benchmarks.many_stores", "--here", name]
             done = subprocess.run(command, check=True, stdout=subprocess.PIPE, text=True)
             found = json.loads(done.stdout.splitlines()[-1])
-            print(json.dumps(found | {"most_trials": options.most_trials} | check(folder)), flush=True)
+            seconds = {str(count): shared(folder, count) for count in options.processes}
+            found |= {"most_trials": options.most_trials} | ({"seconds_of_processes": seconds} if seconds else {})
+            print(json.dumps(found | check(folder)), flush=True)
 
 
 if __name__ == "__main__":

@@ -64,6 +64,10 @@ class ResourceError(PeltonError, MemoryError):
     """The machine has not enough memory for what was asked; the message says how much would fit."""
 
 
+class HostError(PeltonError, RuntimeError):
+    """Another process of a run over several hosts failed, was interrupted or is gone; the message says which."""
+
+
 class PeltonWarning(UserWarning):
     """Base of every warning."""
 

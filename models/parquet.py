@@ -1,9 +1,10 @@
 """ParquetUnits: successes and trials of units in Parquet files, read in batches and checked on the way."""
 
 import glob
+import itertools
 import os
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
@@ -49,6 +50,7 @@ class ParquetUnits:
         unit: the name of the column of names, or None.
         types: Arrow types of these columns, as text.
         batch_rows: most rows at a time.
+        groups: row groups of each file that are read; None where all are.
     """
 
     paths: tuple[str, ...]
@@ -60,6 +62,7 @@ class ParquetUnits:
     unit: str | None
     types: tuple[str, ...]
     batch_rows: int
+    groups: tuple[range, ...] | None = None
 
     @classmethod
     def of(
@@ -104,8 +107,35 @@ class ParquetUnits:
         return sum(self.rows)
 
     @property
+    def length(self) -> int:
+        """Rows that are read: of the chosen row groups."""
+        if self.groups is None:
+            return len(self)
+        chosen = zip(self.paths, self.groups, strict=True)
+        return sum(int(_group_rows(file)[part.start : part.stop].sum()) for file, part in chosen if len(part))
+
+    @property
     def unit_name(self) -> str:
         return self.unit or "unit"
+
+    def share(self, number: int, of: int) -> "ParquetUnits":
+        """The number-th of so many shares: neighbouring row groups, of about as many rows as the others have.
+
+        Raises:
+            ArgumentError: a share has no row group.
+        """
+        lengths = [_group_rows(file) for file in self.paths]
+        # A group goes where its middle row does.
+        middles = np.cumsum(np.concatenate(lengths)) - np.concatenate(lengths) / 2
+        owner = np.minimum((middles * of / max(len(self), 1)).astype(int), of - 1)
+        if len(set(owner.tolist())) < of:
+            raise ArgumentError(
+                f"{len(owner)} row groups cannot be shared by {of} processes so that each has some of them; write the "
+                "files with smaller row groups, or take fewer processes"
+            )
+        ends = np.cumsum([0, *map(len, lengths)])
+        chosen = [np.flatnonzero(owner[begin:end] == number) for begin, end in itertools.pairwise(ends)]
+        return replace(self, groups=tuple(range(at[0], at[-1] + 1) if len(at) else range(0) for at in chosen))
 
     def check_unchanged(self) -> None:
         """Refuses files that are not what they were.
@@ -133,18 +163,25 @@ class ParquetUnits:
                 its file, the unit and the value. What is wrong with several rows is counted within the batch.
         """
         columns = [name for name in (self.successes, self.trials, self.unit) if name is not None]
-        before = 0
+        ends = np.cumsum([0, *self.rows])
         for index, (file, rows) in enumerate(zip(self.paths, self.rows, strict=True)):
-            first = 0
+            chosen = None if self.groups is None else self.groups[index]
+            if chosen is not None and not len(chosen):
+                continue
+            first, last = 0, rows
             try:
                 with pq.ParquetFile(file, pre_buffer=False) as opened:
-                    for part in opened.iter_batches(batch_size=self.batch_rows, columns=columns):
-                        yield self._checked(part, index, first, before)
-                        first, before = first + len(part), before + len(part)
+                    if chosen is not None:
+                        lengths = [opened.metadata.row_group(at).num_rows for at in range(chosen.stop)]
+                        first, last = sum(lengths[: chosen.start]), sum(lengths)
+                    groups = None if chosen is None else list(chosen)
+                    for part in opened.iter_batches(batch_size=self.batch_rows, columns=columns, row_groups=groups):
+                        yield self._checked(part, index, first, int(ends[index]) + first)
+                        first += len(part)
             except (pa.ArrowException, OSError) as error:
                 raise DataError(f"{file!r} cannot be read past row {first}: {_short(error)}") from error
-            if first != rows:
-                raise DataError(f"{file!r} had {rows} rows and now has {first}; leave it alone while it is read")
+            if first != last:
+                raise DataError(f"{file!r} had {last} rows and now has {first}; leave it alone while it is read")
 
     def _checked(self, part: pa.RecordBatch, index: int, first: int, before: int) -> Batch:
         k, n = part.column(self.successes), part.column(self.trials)
@@ -211,6 +248,12 @@ def _opened(file: str) -> tuple[Any, int]:
             return opened.schema_arrow, opened.metadata.num_rows
     except (pa.ArrowException, OSError) as error:
         raise DataError(f"{file!r} is no Parquet file: {_short(error)}") from None
+
+
+def _group_rows(file: str) -> np.ndarray:
+    with pq.ParquetFile(file) as opened:
+        about = opened.metadata
+        return np.array([about.row_group(at).num_rows for at in range(about.num_row_groups)], np.int64)
 
 
 def _short(error: Exception) -> str:

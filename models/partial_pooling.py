@@ -10,6 +10,7 @@ import pandas as pd
 import xarray as xr
 
 from pelton.engine.errors import ArgumentError, DataError
+from pelton.engine.hosts import Hosts
 from pelton.engine.posterior import Posterior
 from pelton.engine.sources.numpyro import from_numpyro
 from pelton.kernels.beta_binomial import count_tables
@@ -185,6 +186,7 @@ class PartialPooling:
         prior: Prior | None = None,
         batch_rows: int = BATCH_ROWS,
         check_names: bool = True,
+        hosts: Hosts | None = None,
         covariates: Any = None,
         groups: Any = None,
         segments: Any = None,
@@ -201,6 +203,7 @@ class PartialPooling:
             prior: as for PartialPooling.
             batch_rows: most rows in memory at a time.
             check_names: whether to refuse names that stand twice, which takes eight bytes a unit while it reads.
+            hosts: of `pelton.Hosts.join`, each of which reads a share of the row groups; all get the same model.
             covariates, groups, segments: refused; `from_frame` takes them.
 
         Raises:
@@ -208,6 +211,7 @@ class PartialPooling:
             DataError: as for PartialPooling; of several files the message names the one. A file is changed meanwhile.
             ArgumentError: covariates, groups or segments are given.
             ResourceError: counts take more than 16 million different values.
+            HostError: another of the hosts has failed or is gone.
 
         >>> import tempfile, pelton
         >>> folder = tempfile.TemporaryDirectory()
@@ -226,7 +230,8 @@ class PartialPooling:
                 raise ArgumentError(
                     f"from_parquet fits one population and takes no {name}; from_frame takes them, of a table in memory"
                 )
-        return read(ParquetUnits.of(path, successes, trials, unit, batch_rows), prior, check_names=check_names)
+        source = ParquetUnits.of(path, successes, trials, unit, batch_rows)
+        return read(source, prior, check_names=check_names, hosts=hosts)
 
     def __repr__(self) -> str:
         parts = [f"{len(self.counts)} units"]

@@ -44,21 +44,29 @@ def hashes(names: pa.Array) -> np.ndarray:
     return sums[starts + lengths] - sums[starts]
 
 
+def repeated_hashes(hashed: np.ndarray) -> np.ndarray:
+    """The hashes that stand twice, or the first of them where they are many; sorts its argument in place.
+
+    >>> repeated_hashes(np.array([3, 1, 3], np.uint64)).tolist()
+    [3]
+    """
+    hashed.sort()
+    equal = hashed[1:][hashed[1:] == hashed[:-1]]
+    return np.unique(equal[:_SUSPECTS])
+
+
 def find_repeat(
-    hashed: np.ndarray, read: Callable[[], Iterable[tuple[pa.Array, int]]]
+    suspects: np.ndarray, read: Callable[[], Iterable[tuple[pa.Array, int]]]
 ) -> tuple[Hashable, int, int] | None:
     """The first name that stands twice and the positions of its two rows, or None.
 
     Args:
-        hashed: `hashes` of all names, which are sorted in place.
+        suspects: `repeated_hashes` of all names.
         read: the names again, in parts with the position of each part's first row, should hashes be equal: what is
             equal is then told by the names themselves.
     """
-    hashed.sort()
-    equal = hashed[1:][hashed[1:] == hashed[:-1]]
-    if not len(equal):
+    if not len(suspects):
         return None
-    suspects = np.unique(equal[:_SUSPECTS])
     seen: dict[Hashable, int] = {}
     for names, first in read():
         rows = np.flatnonzero(np.isin(hashes(names), suspects))

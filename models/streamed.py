@@ -1,5 +1,7 @@
 """ParquetPooling: partial pooling of units that stay in Parquet files, by histograms of their counts."""
 
+import json
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -7,6 +9,7 @@ import numpy as np
 import xarray as xr
 
 from pelton.engine.errors import ArgumentError, DataError, ResourceError
+from pelton.engine.hosts import Hosts, packed, unpacked
 from pelton.engine.posterior import Posterior
 from pelton.engine.sources.numpyro import from_numpyro
 from pelton.kernels.beta_binomial import CountTables, tables_of_occurrences
@@ -14,7 +17,7 @@ from pelton.models.counts import repeated, warn_of_counts
 from pelton.models.parquet import ParquetUnits
 from pelton.models.population import VARIABLES, pooled
 from pelton.models.priors import Prior, check_mixed, checked_prior
-from pelton.models.repeats import find_repeat, hashes
+from pelton.models.repeats import find_repeat, hashes, repeated_hashes
 from pelton.models.tally import Tally, pair_key, pair_of
 
 # Distinct pairs (successes, trials) past which units are summarised row by row.
@@ -53,6 +56,8 @@ class ParquetPooling:
         successes, trials: the histograms of the counts.
         pairs: the histogram of both; None where there are more than four million distinct pairs.
         tables: what the likelihood needs.
+        part: the row groups that this process reads: all of them, but where hosts share them.
+        hosts: who else reads; None where this process is alone.
     """
 
     source: ParquetUnits
@@ -61,6 +66,8 @@ class ParquetPooling:
     trials: Margin
     pairs: Pairs | None
     tables: CountTables
+    part: ParquetUnits
+    hosts: Hosts | None = None
 
     def __repr__(self) -> str:
         files = repr(self.source.paths[0]) if len(self.source.paths) == 1 else f"{len(self.source.paths)} files"
@@ -111,26 +118,33 @@ class ParquetPooling:
         return tree
 
 
-def read(source: ParquetUnits, prior: Prior | None = None, *, check_names: bool = True) -> ParquetPooling:
+def read(
+    source: ParquetUnits, prior: Prior | None = None, *, check_names: bool = True, hosts: Hosts | None = None
+) -> ParquetPooling:
     """One pass over the files: checks every row, and keeps the histograms.
 
     Args:
         source: the files.
         prior: as for PartialPooling.
         check_names: whether to look for names that stand twice, at eight bytes a unit for the time of the pass.
+        hosts: who read a share each, and all get the histograms of all.
 
     Raises:
         DataError, ArgumentError: as for PartialPooling; the files were changed in the meantime.
         ResourceError: more than 16 million distinct numbers of successes, failures or trials.
+        HostError: another process has failed or is gone.
     """
     prior = checked_prior(prior)
+    part = source if hosts is None else source.share(hosts.index, hosts.count)
     tallies = {name: Tally(MOST_VALUES) for name in (source.successes, "failures", source.trials)}
     pairs = Tally(MOST_PAIRS)
     named = check_names and source.unit is not None
-    hashed = np.empty(len(source) if named else 0, np.uint64)
+    hashed = np.empty(part.length if named else 0, np.uint64)
     before, empty, mixed = 0, 0, False
     shown: list[Any] = []
-    for batch in source.batches():
+    for batch in part.batches():
+        if hosts is not None:
+            hosts.look()
         k, n = batch.successes, batch.trials
         for tally, values in zip(tallies.values(), (k, n - k, n), strict=True):
             tally.add(values)
@@ -142,8 +156,16 @@ def read(source: ParquetUnits, prior: Prior | None = None, *, check_names: bool 
         if named:
             hashed[before : before + len(k)] = hashes(batch.names)
         before += len(k)
+    if hosts is not None:
+        hashed = _dealt(hosts, hashed)
+        *joined, pairs = _joined(hosts, [*tallies.values(), pairs])
+        tallies = dict(zip(tallies, joined, strict=True))
+        said = hosts.gather(json.dumps({"empty": empty, "mixed": mixed, "shown": shown}, default=str).encode())
+        every = [json.loads(one) for one in said]
+        empty, mixed = sum(one["empty"] for one in every), any(one["mixed"] for one in every)
+        shown = [name for one in every for name in one["shown"]][:3]
     if named:
-        _refuse_repeats(source, hashed)
+        _refuse_repeats(source, hashed, hosts)
     del hashed
     source.check_unchanged()
     check_mixed(prior, mixed)
@@ -160,7 +182,7 @@ def read(source: ParquetUnits, prior: Prior | None = None, *, check_names: bool 
     tables = tables_of_occurrences(*((margin.values, margin.units) for margin in (successes, failures, trials)))
     # Past from_parquet, which calls this.
     warn_of_counts(len(source), empty, shown, source.trials, stacklevel=4)
-    return ParquetPooling(source, prior, successes, trials, _pairs(pairs), tables)
+    return ParquetPooling(source, prior, successes, trials, _pairs(pairs), tables, part, hosts)
 
 
 def _pairs(tally: Tally) -> Pairs | None:
@@ -168,14 +190,40 @@ def _pairs(tally: Tally) -> Pairs | None:
     return None if found is None else Pairs(found[0], *pair_of(found[0]), found[1])
 
 
-def _refuse_repeats(source: ParquetUnits, hashed: np.ndarray) -> None:
+def _joined(hosts: Hosts, tallies: Sequence[Tally]) -> list[Tally]:
+    """Each tally with those of the other hosts."""
+    own = {}
+    for number, tally in enumerate(tallies):
+        found = tally.result()
+        if found is not None:
+            own |= {f"values{number}": found[0], f"counts{number}": found[1]}
+    joined = [Tally(tally.most) for tally in tallies]
+    for found in map(unpacked, hosts.gather(packed(**own))):
+        for number, tally in enumerate(joined):
+            known = f"values{number}" in found
+            tally.join((found[f"values{number}"], found[f"counts{number}"]) if known else None)
+    return joined
+
+
+def _dealt(hosts: Hosts, hashed: np.ndarray) -> np.ndarray:
+    """Of the hashes of all hosts those that this one compares, so that equal ones meet."""
+    owner = hashed % np.uint64(hosts.count)
+    parts = [hashed[owner == number].tobytes() for number in range(hosts.count)]
+    return np.concatenate([np.frombuffer(part, np.uint64) for part in hosts.exchange(parts)])
+
+
+def _refuse_repeats(source: ParquetUnits, hashed: np.ndarray, hosts: Hosts | None) -> None:
+    suspects = repeated_hashes(hashed)
+    if hosts is not None:
+        suspects = np.concatenate([unpacked(data)["suspects"] for data in hosts.gather(packed(suspects=suspects))])
+
     def names() -> Any:
         before = 0
         for batch in source.batches():
             yield batch.names, before
             before += len(batch.names)
 
-    found = find_repeat(hashed, names)
+    found = find_repeat(suspects, names)
     if found is None:
         return
     name, *positions = found

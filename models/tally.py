@@ -56,6 +56,29 @@ class Tally:
         if self._rows > max(_PENDING, len(self._values)):
             self._merge()
 
+    def join(self, found: tuple[np.ndarray, np.ndarray] | None) -> None:
+        """Adds the `result` of another tally.
+
+        >>> one, other = Tally(most=10), Tally(most=10)
+        >>> one.add(np.array([3, 1])), other.add(np.array([3, 2**40])), one.join(other.result())
+        (None, None, None)
+        >>> one.result()[1].tolist()
+        [1, 2, 1]
+        """
+        if found is None:
+            self._overflow()
+        if self._overflowed or found is None:
+            return
+        if self._dense is not None:
+            self._values = np.flatnonzero(self._dense)
+            self._counts, self._dense = self._dense[self._values], None
+        self._pending.append(found)
+        self._merge()
+
+    def _overflow(self) -> None:
+        self._overflowed, self._dense = True, None
+        self._values = self._counts = np.zeros(0, np.int64)
+
     def _merge(self) -> None:
         parts = [(self._values, self._counts), *self._pending]
         together = np.concatenate([values for values, _ in parts])
@@ -66,8 +89,7 @@ class Tally:
         starts = np.flatnonzero(np.concatenate([[True], together[1:] != together[:-1]]))
         self._values, self._counts = together[starts], np.add.reduceat(counts, starts)
         if len(self._values) > self.most:
-            self._overflowed = True
-            self._values = self._counts = np.zeros(0, np.int64)
+            self._overflow()
 
     def result(self) -> tuple[np.ndarray, np.ndarray] | None:
         """The distinct numbers, ascending, and how often each occurs; None where there are too many."""

@@ -1,6 +1,8 @@
 """write_unit_summary: the second pass over units in Parquet files, which writes each unit's rate to Parquet."""
 
 import os
+import re
+import shutil
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, ThreadPoolExecutor
@@ -15,7 +17,8 @@ import pyarrow as pa
 import pyarrow.parquet as pq
 import xarray as xr
 
-from pelton.engine.errors import ArgumentError, OutputError
+from pelton.engine.errors import ArgumentError, OutputError, PeltonError
+from pelton.engine.hosts import Hosts, packed, unpacked
 from pelton.models.mixtures import Wanted, coarse, quantile_names, summarise, top_thresholds
 from pelton.models.nodes import Nodes, nodes_for
 from pelton.models.parquet import Batch
@@ -72,14 +75,16 @@ def write_unit_summary(
     k-th unit as known given d. That rate's own chance vanishes as units grow, and p_top sums to k over units; of 2,000
     units it is within 0.02 of full ranks. `pelton.ranking` counts ranks where units fit the memory.
 
-    The file is written beside its place and takes it when it is whole. Where there are more than four million distinct
-    pairs of counts, posteriors are worked out batch by batch, and the thresholds t_d from cells of like counts (trials
-    within 3%, the rarer outcome within an eighth of its standard deviation) that a pass of their own fills.
+    The file is written beside its place and takes it when it is whole. Hosts write a file each, of the units that each
+    has read, into a folder of that name: part-00000.parquet and so on, in the order of the files read. Where there are
+    more than four million distinct pairs of counts, posteriors are worked out batch by batch, and the thresholds t_d
+    from cells of like counts (trials within 3%, the rarer outcome within an eighth of its standard deviation) that a
+    pass of their own fills.
 
     Args:
         tree: of `pelton.sample(model)`.
         model: of `PartialPooling.from_parquet`.
-        path: of the file to write; one that stands there is replaced.
+        path: of the file to write, or of the folder where the model has hosts; what stands there is replaced.
         threshold: a rate between 0 and 1; adds the column p_above.
         top: how many units are at the top; adds the column p_top.
         quantiles: probabilities between 0 and 1.
@@ -95,6 +100,7 @@ def write_unit_summary(
             is one of the files read.
         DataError: the tree is not the model's, or a file was changed since the model was made.
         OutputError: the file cannot be written; what stood there before is untouched.
+        HostError: another of the hosts has failed or is gone.
 
     >>> import tempfile, pelton, pandas
     >>> folder = tempfile.TemporaryDirectory()
@@ -143,7 +149,7 @@ def write_unit_summary(
         nodes.error,
         top_rate,
     )
-    with _aside(target) as scratch:
+    with _aside(target) if model.hosts is None else _aside_together(target, model.hosts) as scratch:
         _write(model, lookup, scratch, int(row_group), tree, record)
         model.source.check_unchanged()
     return record
@@ -173,8 +179,14 @@ def _check(
         raise ArgumentError(
             f"the column of names is called {model.source.unit_name!r}, as a column of the summary; rename it"
         )
-    if any(target.resolve() == Path(file).resolve() for file in model.source.paths):
-        raise ArgumentError(f"{str(target)!r} is one of the files that are read; write to another")
+    if any(Path(file).resolve().is_relative_to(target.resolve()) for file in model.source.paths):
+        raise ArgumentError(f"{str(target)!r} is one of the files that are read, or holds one; write to another")
+    if model.hosts is not None and target.exists() and _stranger(target):
+        raise ArgumentError(f"{str(target)!r} is no folder of units that hosts wrote; choose another place")
+
+
+def _stranger(target: Path) -> bool:
+    return not target.is_dir() or any(not re.fullmatch(r"part-\d{5,}\.parquet", file.name) for file in target.iterdir())
 
 
 def _shared(model: ParquetPooling, nodes: Nodes, wanted: Wanted) -> Callable[[Batch], dict[str, np.ndarray]]:
@@ -208,6 +220,7 @@ def _each(nodes: Nodes, wanted: Wanted) -> Callable[[Batch], dict[str, np.ndarra
 
 def _some(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """The first batch's counts, by which nodes are chosen where pairs are not held."""
+    # Of all hosts the same.
     batch = next(model.source.batches())
     return batch.successes, batch.trials, np.ones(len(batch.trials))
 
@@ -215,16 +228,24 @@ def _some(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _cells(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean successes, mean trials and units of cells of like counts, by a pass of its own."""
     total: Any = pd.DataFrame()
-    for batch in model.source.batches():
+    for batch in model.part.batches():
+        if model.hosts is not None:
+            model.hosts.look()
         rows = pd.DataFrame({"k": batch.successes, "n": batch.trials, "units": 1}, dtype=np.float64)
         found: Any = rows.groupby(coarse(batch.successes, batch.trials)).sum()
         total = found if total.empty else pd.concat([total, found]).groupby(level=0).sum()
+    if model.hosts is not None:
+        own = packed(cell=total.index.to_numpy(), **{name: total[name].to_numpy() for name in total.columns})
+        every = [pd.DataFrame(unpacked(data)).set_index("cell") for data in model.hosts.gather(own)]
+        total = pd.concat(every).groupby(level=0).sum()
     units = total["units"].to_numpy()
     return total["k"].to_numpy() / units, total["n"].to_numpy() / units, units
 
 
 def _tables(model: ParquetPooling, lookup: Callable[[Batch], dict[str, np.ndarray]]) -> Iterator[pa.Table]:
-    for batch in model.source.batches():
+    for batch in model.part.batches():
+        if model.hosts is not None:
+            model.hosts.look()
         k, n = batch.successes, batch.trials
         raw = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)
         columns: dict[str, Any] = {
@@ -289,22 +310,73 @@ def _aside(target: Path) -> Iterator[Path]:
     """
     scratch: Path | None = None
     try:
-        handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
-        os.close(handle)
-        scratch = Path(name)
-        yield scratch
-        with scratch.open("rb") as written:
-            os.fsync(written.fileno())
-        # mkstemp lets nobody else read; a file of results is as open as any.
-        umask = os.umask(0)
-        os.umask(umask)
-        scratch.chmod(0o666 & ~umask)
-        os.replace(scratch, target)
-    except OSError as error:
-        if isinstance(error, OutputError):
-            raise
-        reason = os.strerror(error.errno) if error.errno else str(error)
-        raise OutputError(f"cannot write {str(target)!r}: {reason}; choose another place") from error
+        with _refused(target):
+            handle, name = tempfile.mkstemp(dir=target.parent, prefix=f".{target.name}-")
+            os.close(handle)
+            scratch = Path(name)
+            yield scratch
+            _complete(scratch, 0o666)
+            os.replace(scratch, target)
     finally:
         if scratch is not None:
             scratch.unlink(missing_ok=True)
+
+
+@contextmanager
+def _aside_together(target: Path, hosts: Hosts) -> Iterator[Path]:
+    """This host's file in a folder beside the target, whose place the folder takes once all files are whole."""
+
+    made: list[Path] = []
+
+    def begin() -> bytes:
+        with _refused(target):
+            made.append(Path(tempfile.mkdtemp(dir=target.parent, prefix=f".{target.name}-")))
+        return str(made[0]).encode()
+
+    try:
+        scratch = Path(hosts.first(begin).decode())
+        with _refused(target):
+            yield (part := scratch / part_name(hosts.index))
+            _complete(part, 0o666)
+        hosts.gather(b"")
+        if hosts.index == 0:
+            with _refused(target):
+                _complete(scratch, 0o777)
+                if target.exists():
+                    before = scratch.with_name(f"{scratch.name}-before")
+                    os.replace(target, before)
+                os.replace(scratch, target)
+        hosts.gather(b"")
+    finally:
+        for scratch in made:
+            for left in (scratch, scratch.with_name(f"{scratch.name}-before")):
+                shutil.rmtree(left, ignore_errors=True)
+
+
+def part_name(host: int) -> str:
+    """The file of a host in the folder of all."""
+    return f"part-{host:05}.parquet"
+
+
+def _complete(written: Path, mode: int) -> None:
+    """Puts it on the disk for good, as open to others as any file of results."""
+    handle = os.open(written, os.O_RDONLY)
+    try:
+        os.fsync(handle)
+    finally:
+        os.close(handle)
+    umask = os.umask(0)
+    os.umask(umask)
+    written.chmod(mode & ~umask)
+
+
+@contextmanager
+def _refused(target: Path) -> Iterator[None]:
+    """What the operating system refuses, as an OutputError."""
+    try:
+        yield
+    except OSError as error:
+        if isinstance(error, PeltonError):
+            raise
+        reason = os.strerror(error.errno) if error.errno else str(error)
+        raise OutputError(f"cannot write {str(target)!r}: {reason}; choose another place") from error

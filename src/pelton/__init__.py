@@ -56,6 +56,7 @@ _PUBLIC = {
     "from_pymc": "pelton.engine.sources.pymc",
     "Posterior": "pelton.engine.posterior",
     "Mesh": "pelton.engine.mesh",
+    "Hosts": "pelton.engine.hosts",
     "Target": "pelton.engine.stopping",
 }
 _MODULES = {
@@ -79,6 +80,7 @@ if TYPE_CHECKING:
     from pelton.engine.approximate import approximate as approximate
     from pelton.engine.calibration import calibrate as calibrate
     from pelton.engine.diagnostics import diagnose as diagnose
+    from pelton.engine.hosts import Hosts as Hosts
     from pelton.engine.many import sample_many as sample_many
     from pelton.engine.mesh import Mesh as Mesh
     from pelton.engine.posterior import Posterior as Posterior

@@ -34,13 +34,16 @@ Examples:
 
   pelton fit sales.csv --model media-mix --config mix.toml --resume
 
+  pelton fit 'stores/*.parquet' --stream --successes orders \
+      --trials sessions --unit shop
+
 While chains run, their draws go to run.zarr among the results; after a crash, a power cut or Ctrl-C
 the same command with --resume goes on there.
 
 Exit status: 0 done; 2 something is wrong with the data or the settings;
 3 not converged, or approximated too far from the posterior (with --strict); 130 interrupted.
 """
-RATES, MEDIA, SAMPLING = "Rates", "Media mix", "Sampling"
+RATES, MEDIA, SAMPLING, HOSTS = "Rates", "Media mix", "Sampling", "Large data"
 
 
 def fit(
@@ -210,11 +213,39 @@ def fit(
             rich_help_panel=SAMPLING,
         ),
     ] = None,
+    stream: Annotated[
+        bool,
+        typer.Option(
+            "--stream",
+            help="Rates of units past the memory: read Parquet files in batches, keep histograms alone, and write "
+            "the units' rates to units.parquet. DATA may be a folder or a pattern.",
+            rich_help_panel=HOSTS,
+        ),
+    ] = False,
+    distributed: Annotated[
+        bool,
+        typer.Option(
+            "--distributed",
+            help="Share --stream among processes, one a host, that all run this same command; Slurm and Open MPI "
+            "tell them of one another, or the next three options.",
+            rich_help_panel=HOSTS,
+        ),
+    ] = False,
+    coordinator: Annotated[
+        str | None,
+        typer.Option(metavar="HOST:PORT", help="Where process 0 can be reached.", rich_help_panel=HOSTS),
+    ] = None,
+    processes: Annotated[int | None, typer.Option(metavar="N", help="Processes in all.", rich_help_panel=HOSTS)] = None,
+    process: Annotated[
+        int | None, typer.Option(metavar="I", help="Which one this is, from 0.", rich_help_panel=HOSTS)
+    ] = None,
 ) -> None:
     # The help text is given where the command is registered.
     from pelton.cli.draws import check_approximation
     from pelton.cli.fit_media import fit_media
     from pelton.cli.fit_rates import Options, fit_rates
+    from pelton.cli.fit_streamed import fit_streamed
+    from pelton.cli.fit_together import fit_together
     from pelton.engine.errors import ArgumentError, UnknownNameError
 
     if model not in MODELS:
@@ -240,9 +271,19 @@ def fit(
     name = _name(data)
     # Of a file called "...csv" two dots are left, which would be the folder above.
     folder = Path("pelton-out") / (Path(name).stem.strip(".") or "fit") if out is None else out
+    meeting = {"coordinator": coordinator, "processes": processes, "process": process}
+    if not distributed and any(value is not None for value in meeting.values()):
+        raise ArgumentError("--coordinator, --processes and --process say who shares a fit: say --distributed too")
+    if model != "rates" and (stream or distributed):
+        raise ArgumentError(f"--stream and --distributed belong to rates and not to --model {model}; leave them out")
     if model == "rates":
         _refuse_others(model, {"config": config})
-        converged = fit_rates(data, name, rates, folder, sampling, manner=manner)
+        if distributed:
+            converged = fit_together(meeting, data, rates, folder, sampling, manner)
+        elif stream:
+            converged = fit_streamed(data, rates, folder, sampling, manner=manner)
+        else:
+            converged = fit_rates(data, name, rates, folder, sampling, manner=manner)
     else:
         _refuse_others(model, vars(rates))
         converged = fit_media(data, name, model, config, folder, sampling, manner=manner)

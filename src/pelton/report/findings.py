@@ -55,7 +55,11 @@ def find(
         units: of `decisions.unit_table`, with the same top, threshold and budget.
     """
     known = Hyperparameters.of(tree)
-    sentences = [*(_levels(tree, known) if known.logit_mean.ndim == 2 else _population(tree, known))]
+    if known.logit_mean.ndim == 2:
+        sentences = _levels(tree, known)
+    else:
+        where = " at average covariates" if known.coefficient is not None else ""
+        sentences = population(tree, known.logit_mean, known.log_concentration, known.units, where)
     sentences += _coefficients(tree, known)
     sentences += _leaders(units, min(top, len(units)))
     if threshold is not None:
@@ -79,10 +83,19 @@ def verdict(tree: xr.DataTree) -> tuple[bool, tuple[str, ...]]:
     return False, tuple(status.removeprefix("NOT CONVERGED: ").split(" | "))
 
 
-def _population(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
-    mu, kappa = 1 / (1 + np.exp(-known.logit_mean)), np.exp(known.log_concentration)
-    where = " at average covariates" if known.coefficient is not None else ""
-    new = _new_rates(tree, known)
+def population(
+    tree: xr.DataTree, logit_mean: np.ndarray, log_concentration: np.ndarray, units: int, where: str = ""
+) -> list[str]:
+    """What the data say of the population that the units come from.
+
+    Args:
+        tree: whose seed says which rates of new units are drawn.
+        logit_mean, log_concentration: [draw].
+        units: how many there are.
+        where: of which units this is said, where not of all.
+    """
+    mu, kappa = 1 / (1 + np.exp(-logit_mean)), np.exp(log_concentration)
+    new = _new_rates(tree, logit_mean, log_concentration)
     size = significant(float(np.median(kappa)), 2)
     if np.ptp(mu) == 0 and np.ptp(kappa) == 0:
         write = Rates([new.std()])
@@ -92,7 +105,7 @@ def _population(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
         ]
     write = Rates([mu.std()])
     return [
-        f"The mean rate of the population behind the {count(known.units, 'unit')}{where} is {write(mu.mean())} (94% "
+        f"The mean rate of the population behind the {count(units, 'unit')}{where} is {write(mu.mean())} (94% "
         f"interval {write.interval(*np.quantile(mu, [0.03, 0.97]))}).",
         f"Units differ: 94% of such units{where} would have true rates from "
         f"{Rates([new.std() / 10]).interval(*np.quantile(new, [0.03, 0.97]))}. What the others teach about a unit "
@@ -100,10 +113,10 @@ def _population(tree: xr.DataTree, known: Hyperparameters) -> list[str]:
     ]
 
 
-def _new_rates(tree: xr.DataTree, known: Hyperparameters) -> np.ndarray:
+def _new_rates(tree: xr.DataTree, logit_mean: np.ndarray, log_concentration: np.ndarray) -> np.ndarray:
     """Rates of new units, one a draw of the hyperparameters (at average covariates)."""
-    alpha = np.exp(known.log_concentration - np.logaddexp(0.0, -known.logit_mean))
-    beta = np.exp(known.log_concentration - np.logaddexp(0.0, known.logit_mean))
+    alpha = np.exp(log_concentration - np.logaddexp(0.0, -logit_mean))
+    beta = np.exp(log_concentration - np.logaddexp(0.0, logit_mean))
     drawn = rng(tree, "findings").beta(alpha, beta)
     # Tiny shapes give 0/0 in the generator: a rate of 0 or 1, whose mean stands in for it here.
     return np.where(np.isfinite(drawn), drawn, alpha / (alpha + beta))
