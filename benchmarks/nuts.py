@@ -32,15 +32,24 @@ def _large_panel() -> Posterior:
     return model_of(simulate_media(200, 156, 10)).posterior()
 
 
+def _countries() -> Posterior:
+    from pelton.benchmarks.countries import load_panel
+    from pelton.models.countries import country_mix
+
+    return country_mix(load_panel()).posterior()
+
+
 def _surgical() -> Posterior:
     successes = [0, 18, 8, 46, 8, 13, 9, 31, 14, 8, 29, 24]
     trials = [47, 148, 119, 810, 211, 196, 148, 215, 207, 97, 256, 360]
     return pelton.PartialPooling(successes, trials).posterior()
 
 
-# The eight markets, 200 geos x 156 weeks x 10 channels, and surgical mortality with both hyperparameters by NUTS.
+# The eight markets, the country case, 200 geos x 156 weeks x 10 channels, and surgical mortality with both
+# hyperparameters by NUTS.
 TARGETS: dict[str, Callable[[], Posterior]] = {
     "markets": _eight_markets,
+    "countries": _countries,
     "panel": _large_panel,
     "surgical": _surgical,
 }
@@ -53,6 +62,15 @@ def lock_step(steps: np.ndarray) -> float:
     1.5
     """
     return float(round(len(steps) * int(steps.max(axis=0).sum()) / int(steps.sum()), 3))
+
+
+def own_pace(steps: np.ndarray) -> float:
+    """The same of chains that go on by themselves, and wait at the end of the run alone [chain, draw].
+
+    >>> own_pace(np.array([[1, 3], [3, 1]]))
+    1.0
+    """
+    return float(round(len(steps) * int(steps.sum(axis=1).max()) / int(steps.sum()), 3))
 
 
 def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[str, Any]:
@@ -76,6 +94,7 @@ def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[
         "seconds": round(time.perf_counter() - began, 1),
         **{name: round(float(attrs[name]), 2) for name in ("seconds_compiling", "seconds_warmup", "seconds_sampling")},
         "waste": round(float(attrs["gradients_computed"]) / float(attrs["gradient_evaluations"]), 3),
+        "own_pace": own_pace(steps),
         "lock_step": lock_step(steps),
         "device": attrs["device"],
     }

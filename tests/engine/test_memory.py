@@ -35,6 +35,7 @@ def wide(y):
     numpyro.sample("y", dist.Normal(numpyro.sample("x", dist.Normal(0, 1).expand([2000])), 1.0), obs=y)
 
 
+@pytest.mark.slow
 @pytest.mark.filterwarnings("ignore::pelton.engine.errors.ConvergenceWarning")
 def test_the_estimate_is_near_what_a_run_holds():
     """NumPy's allocations at their peak, as tracemalloc counts them, beside the estimate."""

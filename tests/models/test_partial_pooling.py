@@ -143,7 +143,9 @@ def plain_regression(prior, successes, trials, region, regions, covariates):
     numpyro.sample("y", dist.BetaBinomial(mu * kappa, (1 - mu) * kappa, trials), obs=successes)
 
 
-@pytest.mark.parametrize("kind", ["groups", "covariates", pytest.param("both", marks=pytest.mark.slow)])
+@pytest.mark.parametrize(
+    "kind", ["covariates", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("groups", "both"))]
+)
 def test_groups_and_covariates_agree_with_the_plain_model(kind):
     successes, trials, region, x = simulated(units=120, regions=4)
     groups = region if kind != "covariates" else None
