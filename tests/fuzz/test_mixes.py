@@ -140,5 +140,5 @@ def test_allocations_with_any_settings(tally, folder, args):
     result = run(tally, "allocate", "posterior.nc", *args, "--out", "there")
     if result.exit_code == 0:
         found = pd.read_csv("there/allocation.csv", keep_default_na=False)
-        assert (found["spend"] >= 0).all()
+        assert found["spend"].min() >= 0
         assert found["spend"].sum() == pytest.approx(float(args[1]), rel=1e-6)

@@ -95,7 +95,7 @@ def others(table):
     """The same table in other libraries, where they can hold it."""
     found = {"pyarrow": table}
     if len(set(table.column_names)) == len(table.column_names):
-        found["polars"] = pl.from_arrow(table)
+        found["polars"] = pl.DataFrame(pl.from_arrow(table))
         found["polars, lazy"] = found["polars"].lazy()
         frame = table.to_pandas()
         found["xarray"] = xr.Dataset({name: ("row", frame[name].to_numpy()) for name in frame.columns})
