@@ -165,7 +165,7 @@ def sample(
 
 def resume(
     path: str | os.PathLike[str],
-    model: Any,
+    model: Any = None,
     *,
     draws: int | None = None,
     progress: bool | None = None,
@@ -177,7 +177,7 @@ def resume(
 
     Args:
         path: of the run, as given to `pelton.sample(..., store=path)`.
-        model: the model that it was begun with. Its settings stand in the run.
+        model: the model that it was begun with, which no run holds: it is code. Its settings stand in the run.
         draws: draws a chain in all; by default as many as the run was begun with.
         progress: whether to show a progress bar; None shows it on a terminal.
 
@@ -188,7 +188,7 @@ def resume(
         StoreError: there is no run, some of it is damaged, or it was begun with another model or other data; the
             message names the difference.
         OutputError: another process is writing it, or it cannot be written to.
-        ArgumentError: the run has more draws than are asked for.
+        ArgumentError: no model is given, or the run has more draws than are asked for.
 
     Warns:
         PeltonWarning: versions have changed since, so that the draws go on from where they were but may not be the
@@ -208,6 +208,11 @@ def resume(
     where = place(path)
     if not has_run(where):
         raise StoreError(f"there is no run in {where.url!r}; pelton.sample(..., store={where.url!r}) begins one")
+    if model is None:
+        raise ArgumentError(
+            f"the run in {where.url!r} holds draws, data and settings, but not its model, which is code; make "
+            f"the model again as it was begun with and give it: pelton.resume({where.url!r}, model)"
+        )
     with where.locked():
         stored = begun(where)
         settings = Settings.of(stored["settings"])

@@ -23,7 +23,7 @@ def to_pandas(frame: Any, what: str = "the table") -> pd.DataFrame:
         what: what the table stands for, in the messages.
 
     Raises:
-        DataError: it is no table, or an xarray DataArray without a name.
+        DataError: it is no table, one with two columns of one name, or an xarray DataArray without a name.
 
     >>> import pyarrow as pa
     >>> to_pandas(pa.table({"store": ["A", "B"], "visits": [100, 80]}))
@@ -35,9 +35,13 @@ def to_pandas(frame: Any, what: str = "the table") -> pd.DataFrame:
         return frame
     if isinstance(frame, xr.Dataset | xr.DataArray):
         return _from_xarray(frame, what)
-    found = nw.from_native(frame, pass_through=True)
-    if isinstance(found, nw.LazyFrame):
-        found = found.collect()
+    try:
+        found = nw.from_native(frame, pass_through=True)
+        if isinstance(found, nw.LazyFrame):
+            found = found.collect()
+    except nw.exceptions.DuplicateError as error:
+        said = " ".join(str(error).split())
+        raise DataError(f"{what} has two columns of one name; name its columns apart ({said})") from None
     if not isinstance(found, nw.DataFrame):
         raise DataError(f"{what} comes as a frame of {_TAKEN}, not as {type(frame).__name__}")
     return found.to_pandas()
@@ -51,7 +55,11 @@ def is_table(value: Any) -> bool:
     """
     if isinstance(value, pd.DataFrame | xr.Dataset | xr.DataArray):
         return True
-    return isinstance(nw.from_native(value, pass_through=True), nw.DataFrame | nw.LazyFrame)
+    try:
+        return isinstance(nw.from_native(value, pass_through=True), nw.DataFrame | nw.LazyFrame)
+    except nw.exceptions.DuplicateError:
+        # A table all the same; `to_pandas` says what is wrong with it.
+        return True
 
 
 def listed(values: Any) -> list[Any]:

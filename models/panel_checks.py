@@ -277,7 +277,9 @@ def read_numbers(frame: pd.DataFrame, rows: Rows, name: str, role: str, blank: s
 
     column = frame[name]
     if isinstance(column.dtype, pd.CategoricalDtype):
-        column = column.astype(column.cat.categories.dtype)
+        kind = column.cat.categories.dtype
+        # NumPy's whole numbers have no missing value.
+        column = column.astype(np.float64 if kind.kind in "iu" and column.hasnans else kind)
     values = np.full(len(column), np.nan)
     if pd.api.types.is_complex_dtype(column.dtype):
         raise DataError(f"{role} {name!r} holds complex numbers; give real ones")

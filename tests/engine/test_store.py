@@ -342,6 +342,8 @@ def test_paths_that_cannot_be(tmp_path):
         pelton.sample(target(), store=tmp_path / "other.zarr", **SETTINGS)
     with pytest.raises(StoreError, match="no run of pelton that can be resumed"):
         pelton.resume(tmp_path / "other.zarr", target())
+    with pytest.raises(ArgumentError, match="not its model, which is code; make the model again"):
+        pelton.resume(tmp_path / "other.zarr")
 
 
 @QUIET

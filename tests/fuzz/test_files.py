@@ -1,8 +1,6 @@
 """Files given to the command line: each is fitted, or refused on one line without a traceback."""
 
 import io
-import re
-import warnings
 
 import numpy as np
 import pandas as pd
@@ -11,15 +9,12 @@ import pyarrow.parquet as pq
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from typer.testing import CliRunner
 
-from pelton.cli.main import app
-from pelton.engine.errors import PeltonWarning
+from tests.fuzz.commands import run
 from tests.fuzz.tally import examples
 
 RATES = ("--successes", "sales", "--trials", "visits", "--unit", "shop", "--prior", "fixed-beta:2,8")
 MEDIA = ("--model", "media-mix", "--config", "mix.toml", "--chains", "1", "--warmup", "2", "--draws", "2")
-CONTROL = re.compile(r"[\x00-\x08\x0b-\x1f\x7f-\x9f\u202a-\u202e\u2066-\u2069]")
 
 
 @pytest.fixture(scope="module")
@@ -36,24 +31,8 @@ def folder(tmp_path_factory):
 
 
 def fit(tally, *args):
-    """Runs `pelton fit ARGS`: status 0, or 2 and one line on standard error."""
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", PeltonWarning)
-        result = CliRunner().invoke(app, ["fit", *map(str, args)])
-    assert result.exception is None or isinstance(result.exception, SystemExit), repr(result.exception)
-    assert "Traceback" not in result.output
-    assert not CONTROL.search(result.output), repr(CONTROL.search(result.output))
-    if result.exit_code == 0:
-        tally.fitted += 1
-    else:
-        assert result.exit_code == 2, result.output
-        assert result.stdout == ""
-        lines = result.stderr.split("\n")
-        assert lines[-1] == ""
-        assert len(lines) == 2, result.stderr
-        assert lines[0].startswith("pelton: ")
-        tally.refuse("status 2", lines[0])
-    return result
+    """Runs `pelton fit ARGS`."""
+    return run(tally, "fit", *args)
 
 
 def shops(rows=4):

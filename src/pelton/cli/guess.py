@@ -180,8 +180,10 @@ def _geo(columns: Mapping[str, pd.Series], time: str, dates: pd.DatetimeIndex) -
         numbered = _numbers(column) is not None
         if name == time or bool(column.isna().any()) or (numbered and not _has(name, GEOS)):
             continue
-        pairs = len(set(zip(column, dates, strict=True)))
-        values = len(set(column))
+        # As text: a cell of a Parquet file may be a list or a table.
+        labels = [str(value) for value in column]
+        pairs = len(set(zip(labels, dates, strict=True)))
+        values = len(set(labels))
         # In a table of one geo a column may still name it.
         wanted = values <= len(column) // 2 if repeated else values == 1 and _has(name, GEOS) is not None
         if pairs == len(column) and wanted:
