@@ -111,7 +111,7 @@ def _refuse(
 
 def _is_missing(value: Any) -> bool:
     """None, NA, NaT or NaN; an array in a cell is no name either, which `check_names` says."""
-    return value is None or value is pd.NA or (not isinstance(value, np.ndarray) and value != value)
+    return value is None or value is pd.NA or (not isinstance(value, np.ndarray) and bool(value != value))
 
 
 def _names(unit: Any, size: int, name: str, first: int) -> tuple[Hashable, ...]:
