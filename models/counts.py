@@ -109,13 +109,18 @@ def _refuse(
         raise DataError(f"{name}: {_where(row, units, first)} is {array[row].item()!r}: it {reason}{more}")
 
 
+def _is_missing(value: Any) -> bool:
+    """None, NA, NaT or NaN; an array in a cell is no name either, which `check_names` says."""
+    return value is None or value is pd.NA or (not isinstance(value, np.ndarray) and value != value)
+
+
 def _names(unit: Any, size: int, name: str, first: int) -> tuple[Hashable, ...]:
     if unit is None:
         return tuple(range(size))
     values = listed(unit)
     if len(values) != size:
         raise DataError(f"there are {size} counts and {len(values)} {name} names; give one name per unit")
-    missing = [row for row, value in enumerate(values) if value is None or value is pd.NA or value != value]
+    missing = [row for row, value in enumerate(values) if _is_missing(value)]
     if missing:
         raise DataError(f"{name}: row {first + missing[0] + 1} has no name; name every unit")
     check_names(values, name, first)
@@ -212,7 +217,7 @@ def labels(values: Any, size: int, what: str) -> tuple[np.ndarray, tuple[Hashabl
     given = listed(values)
     if len(given) != size:
         raise DataError(f"there are {size} units and {len(given)} {what}; give one per unit")
-    missing = [row for row, value in enumerate(given) if value is None or value is pd.NA or value != value]
+    missing = [row for row, value in enumerate(given) if _is_missing(value)]
     if missing:
         raise DataError(f"{what}: row {missing[0] + 1} is missing; every unit belongs to one")
     check_names(given, what)

@@ -178,7 +178,7 @@ class ParquetUnits:
                     for part in opened.iter_batches(batch_size=self.batch_rows, columns=columns, row_groups=groups):
                         yield self._checked(part, index, first, int(ends[index]) + first)
                         first += len(part)
-            except (pa.ArrowException, OSError) as error:
+            except (pa.ArrowException, OSError, UnicodeDecodeError) as error:
                 raise DataError(f"{file!r} cannot be read past row {first}: {_short(error)}") from error
             if first != last:
                 raise DataError(f"{file!r} had {last} rows and now has {first}; leave it alone while it is read")
