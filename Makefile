@@ -8,12 +8,15 @@ export MPLBACKEND := Agg
 # What other libraries' models need, apart from what pelton itself is tested with.
 ADAPTERS := .venv-adapters
 ADAPTERS_STAMP := $(ADAPTERS)/.installed
+# The lower bounds of pyproject.toml.
+OLDEST := .venv-oldest
+OLDEST_STAMP := $(OLDEST)/.installed
 # What the documentation site is built with.
 DOCS := .venv-docs
 DOCS_STAMP := $(DOCS)/.installed
 PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
 
-.PHONY: help setup docs pictures demo test test-slow reliability test-adapters lint types imports doctest wheel format clean
+.PHONY: help setup docs pictures demo test test-slow reliability test-adapters test-oldest lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -50,6 +53,14 @@ test-adapters: $(ADAPTERS_STAMP)  ## PyMC, PyMC-Marketing and Bambi models, in a
 	$(ADAPTERS)/bin/python -m pytest -m adapters tests/adapters
 	$(ADAPTERS)/bin/python -m pytest -p no:cacheprovider -W ignore --doctest-modules $(PYMC_FILES)
 
+$(OLDEST_STAMP): pyproject.toml constraints-oldest.txt
+	@test -x $(OLDEST)/bin/python || $(PYTHON) -m venv $(OLDEST)
+	$(OLDEST)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-oldest.txt -e '.[test]'
+	@touch $@
+
+test-oldest: $(OLDEST_STAMP)  ## a part of the tests with the oldest versions of JAX, NumPyro, BlackJAX, ArviZ and the others
+	bash .ci/oldest
+
 $(DOCS_STAMP): pyproject.toml constraints.txt
 	@test -x $(DOCS)/bin/python || $(PYTHON) -m venv $(DOCS)
 	$(DOCS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[docs]'
@@ -83,4 +94,4 @@ format: $(STAMP)
 	$(BIN)/ruff format .
 
 clean:
-	rm -rf $(VENV) $(ADAPTERS) $(DOCS) dist build site demo-out
+	rm -rf $(VENV) $(ADAPTERS) $(OLDEST) $(DOCS) dist build site demo-out

@@ -11,7 +11,7 @@ import sys
 import tempfile
 import time
 import warnings
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import Any
 
@@ -19,12 +19,16 @@ import numpy as np
 from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
 from pelton.benchmarks import record
+from pelton.benchmarks.suite_tables import between, number
+from pelton.benchmarks.verdicts import LARGEST_RHAT, LARGEST_Z
 from pelton.engine.errors import ArgumentError
 
 RESULTS = record.CHECKOUT / "benchmarks" / "results" / "adapters.jsonl"
+PAGE = record.CHECKOUT / "docs" / "adapters.md"
 EXAMPLES = record.CHECKOUT / "examples"
 MODELS = ("rat_tumours", "radon", "media_mix", "contracts", "bambi_mixed")
 SAMPLERS = ("pelton", "nutpie", "numpyro")
+SETTINGS = {"chains": "chains", "tune": "draws of warm-up", "draws": "draws"}
 
 
 def pymc_model(name: str) -> Any:
@@ -210,6 +214,46 @@ def worst_difference(first: Path, second: Path) -> float:
     return round(max(float(np.max(score)) for score in scores), 2)
 
 
+def _cell(runs: list[Mapping[str, Any]], ours: Mapping[int, Mapping[str, Any]]) -> str:
+    """Median ESS per second of a sampler's runs and, beside ours, the median of our ESS per second over theirs."""
+    if not runs:
+        return "–"
+    wrong = [run for run in runs if run["worst_difference"] >= LARGEST_Z]
+    if wrong:
+        return f"{max(run['worst_difference'] for run in wrong):.3g} standard errors from pelton"
+    if any(run["rhat"] > LARGEST_RHAT for run in runs):
+        return f"not converged (R-hat {max(run['rhat'] for run in runs):.3g})"
+    rate = "ess_per_second_with_warmup"
+    text = number(float(np.median([run[rate] for run in runs])))
+    ratios = [ours[run["seed"]][rate] / run[rate] for run in runs if run["seed"] in ours]
+    if runs[0]["sampler"] == "pelton" or not ratios:
+        return text
+    return f"{text} (pelton {np.median(ratios):.2g} times)"
+
+
+def table(rows: Iterable[Mapping[str, Any]]) -> str:
+    """The latest run of each model, sampler and seed, as a table in Markdown."""
+    rows = list(rows)
+    latest = {(row["model"], row["sampler"], row["seed"]): row for row in rows}
+    if not rows:
+        return "No run is stored."
+    lines = [f"| model | {' | '.join(SAMPLERS)} |", "|---" * (1 + len(SAMPLERS)) + "|"]
+    for model in MODELS:
+        found = {name: [row for key, row in sorted(latest.items()) if key[:2] == (model, name)] for name in SAMPLERS}
+        ours = {row["seed"]: row for row in found["pelton"]}
+        if any(found.values()):
+            lines.append(f"| {model} | {' | '.join(_cell(found[name], ours) for name in SAMPLERS)} |")
+    last = rows[-1]
+    versions = ", ".join(f"{name} {version}" for name, version in last["versions"].items())
+    settings = ", ".join(f"{last[name]} {words}" for name, words in SETTINGS.items())
+    return "\n".join([*lines, "", f"{settings}; commit {last['commit']}; {versions}."])
+
+
+def write_page() -> None:
+    """Puts the table of the stored runs into docs/adapters.md."""
+    PAGE.write_text(between(PAGE.read_text(), table(record.stored(RESULTS)), PAGE))
+
+
 def main() -> None:
     """`python -m pelton.benchmarks.adapters`: each model by each sampler in turn, a line of the results file each.
 
@@ -225,13 +269,17 @@ def main() -> None:
     parser.add_argument("--tune", type=int, default=1000)
     parser.add_argument("--draws", type=int, default=1000)
     parser.add_argument("--chains", type=int, default=4)
-    parser.add_argument("--results", type=Path, default=RESULTS)
+    parser.add_argument("--results", type=Path, default=RESULTS, help="another file; then no page is written")
+    parser.add_argument("--page-only", action="store_true", help="write docs/adapters.md from what is stored")
     parser.add_argument("--one", nargs=4, metavar=("MODEL", "SAMPLER", "SEED", "OUT"), help="one fit, in this process")
     asked = parser.parse_args()
     settings = {"tune": asked.tune, "draws": asked.draws, "chains": asked.chains}
     if asked.one:
         model, sampler, seed, out = asked.one
         print(json.dumps(measure(model, sampler, int(seed), out=Path(out), **settings)))
+        return
+    if asked.page_only:
+        write_page()
         return
     packages = ("pymc", "pytensor", "nutpie", "pymc-marketing", "bambi")
     versions = record.versions() | record.installed(packages)
@@ -250,6 +298,8 @@ def main() -> None:
                     row["worst_difference"] = worst_difference(files[asked.samplers[0]], files[sampler])
                     print(json.dumps(row), flush=True)
                     record.append(asked.results, about | row)
+    if asked.results == RESULTS:
+        write_page()
 
 
 if __name__ == "__main__":

@@ -17,8 +17,8 @@ pytestmark = MARKS
 import pytensor.tensor as pt  # noqa: E402
 
 import pelton  # noqa: E402
-from pelton.engine.chains import on_device  # noqa: E402
 from pelton.engine.errors import ModelError, UnknownNameError  # noqa: E402
+from pelton.engine.lines import on_device  # noqa: E402
 from pelton.engine.precision import using  # noqa: E402
 
 # PyTensor's own evaluation, without a compiler.
@@ -127,7 +127,7 @@ def test_density_gradient_and_variables_are_pymc_s(build):
     for position, point in _positions(posterior, model):
         for precision, tolerance in (("float64", 1e-9), ("float32", 2e-3)):
             with using(precision):
-                data = jax.tree.map(on_device, posterior.data)
+                data = on_device(posterior.data, None)
                 found, slope = jax.value_and_grad(posterior.logdensity)(jnp.asarray(position, precision), data)
                 values = posterior.constrain(jnp.asarray(position, precision), data)
             assert found.dtype == slope.dtype == precision
@@ -161,7 +161,7 @@ def test_models_that_differ_are_not_equal():
     posterior = pelton.from_pymc(model)
     (position, point), *_ = _positions(posterior, model)
     with using("float64"):
-        value = posterior.logdensity(jnp.asarray(position), jax.tree.map(on_device, posterior.data))
+        value = posterior.logdensity(jnp.asarray(position), on_device(posterior.data, None))
     np.testing.assert_allclose(value, model.compile_logp(mode=SLOW)(point), rtol=1e-10)
 
 
@@ -172,8 +172,8 @@ def test_data_set_anew_count():
     after = pelton.from_pymc(model)
     (position, point), *_ = _positions(after, model)
     with using("float64"):
-        value = after.logdensity(jnp.asarray(position), jax.tree.map(on_device, after.data))
-        old = before.logdensity(jnp.asarray(position), jax.tree.map(on_device, before.data))
+        value = after.logdensity(jnp.asarray(position), on_device(after.data, None))
+        old = before.logdensity(jnp.asarray(position), on_device(before.data, None))
     np.testing.assert_allclose(value, model.compile_logp(mode=SLOW)(point), rtol=1e-10)
     assert abs(old - value) > 1e-3
 
@@ -188,7 +188,7 @@ def test_bounds_are_checked_as_the_model_asks():
     for check, finite in ((True, False), (False, False)):
         posterior = build(check)
         with using("float64"):
-            data = jax.tree.map(on_device, posterior.data)
+            data = on_device(posterior.data, None)
             assert np.isfinite(posterior.logdensity(jnp.array([1.0]), data))
             value = posterior.logdensity(jnp.array([-1.0]), data)
         assert np.isfinite(value) == finite
@@ -203,9 +203,9 @@ def test_starts_are_pymc_s_initial_values_with_jitter():
     still = pelton.from_pymc(model, initvals={"replaced": 7.0}, jitter=False)
     moved = pelton.from_pymc(model, initvals={"replaced": 7.0})
     with using("float64"):
-        middle = still.start(jax.random.key(0), jax.tree.map(on_device, still.data))
+        middle = still.start(jax.random.key(0), on_device(still.data, None))
         keys = jax.random.split(jax.random.key(1), 500)
-        starts = jax.vmap(moved.start, (0, None))(keys, jax.tree.map(on_device, moved.data))
+        starts = jax.vmap(moved.start, (0, None))(keys, on_device(moved.data, None))
     np.testing.assert_allclose(middle, [100.0, np.log(20.0), 7.0])
     apart = np.asarray(starts - middle)
     assert np.abs(apart).max() <= 1
@@ -217,7 +217,7 @@ def test_random_initial_values_differ_between_chains():
         pm.Normal("x", 0, 10, initval="prior")
     posterior = pelton.from_pymc(model, jitter=False)
     with using("float64"):
-        data = jax.tree.map(on_device, posterior.data)
+        data = on_device(posterior.data, None)
         starts = [float(posterior.start(jax.random.key(seed), data)[0]) for seed in range(20)]
     assert len(set(starts)) > 10
     assert 4 < np.std(starts) < 20
