@@ -28,9 +28,18 @@ class Hosts:
     What they tell one another goes through the key-value store of JAX's distributed runtime, which process 0 keeps;
     no device takes part. A process that fails, is interrupted or dies ends the others with a `HostError`.
 
+    Made by `Hosts.join`.
+
     Attributes:
         index: this process, from 0.
         count: all of them.
+
+    Args:
+        index, count: as above.
+        client: of the runtime's key-value store.
+
+    Raises:
+        HostError: by each of its methods, where another process has failed or is gone.
 
     >>> import subprocess, sys
     >>> program = '''
