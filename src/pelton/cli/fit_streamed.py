@@ -52,7 +52,9 @@ def fit_streamed(
     top = 10 if options.top is None else options.top
     check_decisions(top, options.threshold, None)
     first = hosts is None or hosts.index == 0
-    check_output(out, (POSTERIOR,))
+    if first:
+        # One of them: trying whether a folder can be made, two would be in each other's way.
+        check_output(out, (POSTERIOR,))
     notes: list[str] = []
     with show.collected(notes):
         columns = {"successes": options.successes, "trials": options.trials, "unit": options.unit}
