@@ -196,7 +196,12 @@ def test_models_finish_their_stored_trees(tmp_path):
 @pytest.mark.usefixtures("busy", "small_blocks")
 def test_readers_see_whole_draws_while_the_run_goes_on(tmp_path, monkeypatch):
     whole = pelton.sample(target(), **SETTINGS)
-    seen, publish = [], Store.publish
+    seen, publish, call = [], Store.publish, lines.Line.call
+
+    def calls(line, *args):
+        # Time for a look at each call, whatever else the machine does.
+        call(line, *args)
+        time.sleep(0.005)
 
     def looked(store, attrs):
         publish(store, attrs)
@@ -207,6 +212,7 @@ def test_readers_see_whole_draws_while_the_run_goes_on(tmp_path, monkeypatch):
             for name, values in tree[group].data_vars.items():
                 assert np.array_equal(values, whole[group][name][:, : seen[-1][0]])
 
+    monkeypatch.setattr(lines.Line, "call", calls)
     monkeypatch.setattr(Store, "publish", looked)
     pelton.sample(target(), store=tmp_path / "run", **SETTINGS)
     counts = [count for count, _ in seen]
