@@ -1,7 +1,7 @@
 """ParquetPooling: partial pooling of units that stay in Parquet files, by histograms of their counts."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any, NoReturn
 
@@ -14,7 +14,7 @@ from pelton.engine.posterior import Posterior
 from pelton.engine.sources.numpyro import from_numpyro
 from pelton.kernels.beta_binomial import CountTables, tables_of_occurrences
 from pelton.models.counts import repeated, warn_of_counts
-from pelton.models.parquet import ParquetUnits
+from pelton.models.parquet import Batch, ParquetUnits
 from pelton.models.population import VARIABLES, pooled
 from pelton.models.priors import Prior, check_mixed, checked_prior
 from pelton.models.repeats import find_repeat, hashes, repeated_hashes
@@ -90,6 +90,10 @@ class ParquetPooling:
             "summarises its units, PartialPooling.from_frame takes a sample of them that fits the memory"
         )
 
+    def batches(self) -> Iterator[Batch]:
+        """The units that this process reads."""
+        return _watched(self.part, self.hosts)
+
     def posterior(self) -> Posterior:
         """The log density of the hyperparameters; observed_data and constant_data hold the histograms alone."""
         built = from_numpyro(pooled, self.prior, self.tables, keep=VARIABLES)
@@ -142,9 +146,7 @@ def read(
     hashed = np.empty(part.length if named else 0, np.uint64)
     before, empty, mixed = 0, 0, False
     shown: list[Any] = []
-    for batch in part.batches():
-        if hosts is not None:
-            hosts.look()
+    for batch in _watched(part, hosts):
         k, n = batch.successes, batch.trials
         for tally, values in zip(tallies.values(), (k, n - k, n), strict=True):
             tally.add(values)
@@ -188,6 +190,14 @@ def read(
 def _pairs(tally: Tally) -> Pairs | None:
     found = tally.result()
     return None if found is None else Pairs(found[0], *pair_of(found[0]), found[1])
+
+
+def _watched(part: ParquetUnits, hosts: Hosts | None) -> Iterator[Batch]:
+    """The batches, with a look at the other hosts between them."""
+    for batch in part.batches():
+        if hosts is not None:
+            hosts.look()
+        yield batch
 
 
 def _joined(hosts: Hosts, tallies: Sequence[Tally]) -> list[Tally]:

@@ -228,9 +228,7 @@ def _some(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 def _cells(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
     """Mean successes, mean trials and units of cells of like counts, by a pass of its own."""
     total: Any = pd.DataFrame()
-    for batch in model.part.batches():
-        if model.hosts is not None:
-            model.hosts.look()
+    for batch in model.batches():
         rows = pd.DataFrame({"k": batch.successes, "n": batch.trials, "units": 1}, dtype=np.float64)
         found: Any = rows.groupby(coarse(batch.successes, batch.trials)).sum()
         total = found if total.empty else pd.concat([total, found]).groupby(level=0).sum()
@@ -243,9 +241,7 @@ def _cells(model: ParquetPooling) -> tuple[np.ndarray, np.ndarray, np.ndarray]:
 
 
 def _tables(model: ParquetPooling, lookup: Callable[[Batch], dict[str, np.ndarray]]) -> Iterator[pa.Table]:
-    for batch in model.part.batches():
-        if model.hosts is not None:
-            model.hosts.look()
+    for batch in model.batches():
         k, n = batch.successes, batch.trials
         raw = np.divide(k, n, out=np.full(len(k), np.nan), where=n > 0)
         columns: dict[str, Any] = {
@@ -349,7 +345,11 @@ def _aside_together(target: Path, hosts: Hosts) -> Iterator[Path]:
         hosts.gather(b"")
     finally:
         for scratch in made:
-            for left in (scratch, scratch.with_name(f"{scratch.name}-before")):
+            before = scratch.with_name(f"{scratch.name}-before")
+            if before.exists() and not target.exists():
+                # The new folder could not take its place.
+                os.replace(before, target)
+            for left in (scratch, before):
                 shutil.rmtree(left, ignore_errors=True)
 
 

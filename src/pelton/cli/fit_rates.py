@@ -59,7 +59,6 @@ def fit_rates(
     """
     from pelton.cli.draws import RUN, drawn, sampler_settings
     from pelton.cli.tables import Columns, read_table, refuse_text
-    from pelton.engine.errors import ArgumentError
     from pelton.engine.samplers import sampler_class
     from pelton.models.decisions import held_out, unit_table
     from pelton.models.partial_pooling import PartialPooling
@@ -67,13 +66,7 @@ def fit_rates(
     from pelton.report import check_output, write_report
     from pelton.report.findings import find
 
-    successes, trials, unit = options.successes, options.trials, options.unit
-    if successes is None or trials is None:
-        lacking = [f"--{name} COL" for name, given in (("successes", successes), ("trials", trials)) if given is None]
-        raise ArgumentError(
-            f"rates need {' and '.join(lacking)}, as in --successes clicks --trials impressions; for a media mix say "
-            "--model media-mix --config FILE"
-        )
+    (successes, trials), unit = columns_of_counts(options), options.unit
     chosen = from_text("default" if options.prior is None else options.prior)
     if sampling["sampler"] is not None:
         sampler_class(sampling["sampler"])
@@ -121,6 +114,20 @@ def fit_rates(
     else:
         show.outcome(tree, findings, manner, lambda: _print(tree, units, findings, files=files, top=top, name=name))
     return findings.converged
+
+
+def columns_of_counts(options: Options) -> tuple[str, str]:
+    """The columns of successes and of trials, which rates cannot do without."""
+    from pelton.engine.errors import ArgumentError
+
+    successes, trials = options.successes, options.trials
+    if successes is None or trials is None:
+        lacking = [f"--{name} COL" for name, given in (("successes", successes), ("trials", trials)) if given is None]
+        raise ArgumentError(
+            f"rates need {' and '.join(lacking)}, as in --successes clicks --trials impressions; for a media mix say "
+            "--model media-mix --config FILE"
+        )
+    return successes, trials
 
 
 def check_decisions(top: int, threshold: float | None, budget: float | None) -> None:

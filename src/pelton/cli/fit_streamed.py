@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pelton.cli import show
-from pelton.cli.fit_rates import SAMPLING, Options, check_decisions
+from pelton.cli.fit_rates import SAMPLING, Options, check_decisions, columns_of_counts
 
 if TYPE_CHECKING:
     import numpy as np
@@ -38,15 +38,13 @@ def fit_streamed(
         hosts: who else does the same: each reads a share of the row groups, and the first one samples.
     """
     from pelton.cli.draws import RUN, drawn
-    from pelton.engine.errors import ArgumentError
     from pelton.models.partial_pooling import PartialPooling
     from pelton.models.priors import from_text
     from pelton.models.unit_file import part_name, write_unit_summary
     from pelton.report import check_output
     from pelton.report.findings import Findings, population, verdict
 
-    if options.successes is None or options.trials is None:
-        raise ArgumentError("rates need --successes COL and --trials COL, as in --successes clicks --trials visits")
+    successes, trials = columns_of_counts(options)
     _refuse(options, sampling)
     prior = from_text("default" if options.prior is None else options.prior)
     top = 10 if options.top is None else options.top
@@ -57,7 +55,7 @@ def fit_streamed(
         check_output(out, (POSTERIOR,))
     notes: list[str] = []
     with show.collected(notes):
-        columns = {"successes": options.successes, "trials": options.trials, "unit": options.unit}
+        columns = {"successes": successes, "trials": trials, "unit": options.unit}
         model = PartialPooling.from_parquet(data, **columns, prior=prior, hosts=hosts)
         out.mkdir(parents=True, exist_ok=True)
         settings = {key: SAMPLING.get(key) if value is None else value for key, value in sampling.items()}
