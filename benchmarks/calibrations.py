@@ -8,6 +8,7 @@ slow suite asks of the same cases that no quantity's ranks are far from uniform.
 """
 
 import argparse
+import functools
 import json
 import time
 from collections.abc import Callable, Mapping
@@ -16,6 +17,7 @@ from typing import Any
 
 import numpy as np
 import numpyro.distributions as dist
+import pandas as pd
 import scipy.stats
 from scipy.special import betaln, expit
 
@@ -24,6 +26,7 @@ from pelton.benchmarks.record import CHECKOUT, append, commit, machine, read, ve
 from pelton.benchmarks.reliability import between
 from pelton.engine.calibration import BAND, Calibration, calibrate
 from pelton.engine.errors import ArgumentError
+from pelton.models.countries import country_mix
 from pelton.models.simulate import simulate_media
 from pelton.report.ranks import rank_picture
 
@@ -208,6 +211,60 @@ def normal_of_weeks(values: Values, model: Any) -> float:
     return float(np.sum(terms[panel.inside]))
 
 
+@functools.cache
+def _few_countries() -> Any:
+    """Three countries of 40, 30 and 16 weeks with two channels, whose media are so small that most do not saturate."""
+    source = np.random.default_rng(6)
+    weeks = [40, 30, 16]
+    frame = pd.DataFrame(
+        {
+            "country": np.repeat(["AT", "CH", "DE"], weeks),
+            "week": np.concatenate([pd.date_range("2024-01-01", periods=count, freq="W-MON") for count in weeks]),
+            "sales": source.random(sum(weeks)),
+            "tv": source.gamma(1.0, 0.05, sum(weeks)),
+            "radio": source.gamma(0.5, 0.1, sum(weeks)) * (source.random(sum(weeks)) < 0.5),
+        }
+    )
+    return pelton.Panel.from_frame(frame, time="week", geo="country", target="sales", media=["tv", "radio"])
+
+
+def country_mean(values: Values, panel: Any) -> np.ndarray:
+    """The target's mean [geo, time]."""
+    mean = np.zeros(panel.target.shape)
+    for g in range(len(panel.geos)):
+        weeks = np.flatnonzero(panel.inside[g])
+        mean[g, weeks] = values["base"][g]
+        for c in range(len(panel.channels)):
+            kernel = values["car"][g, c] ** np.arange(21)
+            carried = np.convolve(panel.media[g, weeks, c], kernel)[: len(weeks)]
+            mean[g, weeks] -= values["coef"][g, c] * np.expm1(-values["sat"][g, c] * carried)
+    return mean
+
+
+def countries(source: np.random.Generator) -> Simulated:
+    """The model of the countries, everything from its priors."""
+    base = _few_countries()
+    cells = len(base.geos), len(base.channels)
+    truth: dict[str, Any] = {name: source.exponential(0.1) for name in ("coef_lam", "sat_lam", "base_lam")}
+    truth |= {name: source.exponential(100.0) for name in ("car_alpha", "car_beta")}
+    truth["coef"] = source.exponential(1 / truth["coef_lam"], cells)
+    truth["sat"] = source.exponential(1 / truth["sat_lam"], cells)
+    truth["car"] = source.beta(truth["car_alpha"], truth["car_beta"], cells)
+    truth["base"] = source.exponential(1 / truth["base_lam"], cells[0])
+    truth["noise"] = source.exponential(1000.0, cells[0])
+    mean = country_mean(truth, base)
+    noisy = mean + truth["noise"][:, None] * source.normal(size=mean.shape)
+    panel = replace(base, target=np.where(base.inside, noisy, np.nan))
+    return country_mix(panel), truth
+
+
+def normal_of_countries(values: Values, model: Any) -> float:
+    """Log-likelihood of the weeks' target."""
+    panel = model.panel
+    terms = scipy.stats.norm.logpdf(panel.target, country_mean(values, panel), values["noise"][:, None])
+    return float(np.sum(terms[panel.inside]))
+
+
 SHORT = {"chains": 2, "warmup": 300, "draws": 500}
 
 
@@ -242,6 +299,10 @@ def _cases() -> dict[str, Case]:
     cases["regions-covariates"] = Case(what, regions(True, True), beta_binomial, hard)
     what = "media mix: geos of 40, 30 and 16 weeks, 2 channels"
     cases["media-mix"] = Case(what, media_mix, normal_of_weeks, nuts | {"warmup": 500})
+    what = "country model: countries of 40, 30 and 16 weeks, 2 channels"
+    cases["country-mix"] = Case(
+        what, countries, normal_of_countries, SHORT | {"sampler": "mixture", "warmup": 100, "draws": 750}, 100
+    )
     return cases
 
 
