@@ -393,7 +393,7 @@ def build_explore(method: Approximation, functions: tuple[Callable, Callable], v
 
     def one(number: Any, seed: Any, data: Any) -> tuple[Any, Any]:
         bound = Bound(logdensity, data, start)
-        key = jax.random.fold_in(jax.random.wrap_key_data(seed), number)
+        key = jax.random.fold_in(key_of(seed), number)
         key_start, key_fit = jax.random.split(key)
         position, good = finite_start(bound, start, key_start, data)
         return method.explore(bound, position, key_fit), good
@@ -406,7 +406,7 @@ def build_refine(method: Approximation, functions: tuple[Callable, Callable]) ->
     logdensity, start = functions
 
     def program(fit: Any, seed: Any, data: Any) -> tuple[Any, Any]:
-        key = jax.random.fold_in(jax.random.wrap_key_data(seed), np.uint32(_REFINE))
+        key = jax.random.fold_in(key_of(seed), np.uint32(_REFINE))
         return method.refine(Bound(logdensity, data, start), fit, key)
 
     return program
@@ -417,7 +417,7 @@ def build_draw(method: Distribution, functions: tuple[Callable, Callable]) -> Ca
     logdensity, start = functions
 
     def program(fit: Any, seed: Any, block: Any, data: Any) -> tuple[Any, Any, Any]:
-        key = jax.random.fold_in(jax.random.fold_in(jax.random.wrap_key_data(seed), np.uint32(_DRAW)), block)
+        key = jax.random.fold_in(jax.random.fold_in(key_of(seed), np.uint32(_DRAW)), block)
         positions, log_q = method.draw(fit, key, BLOCK)
         log_p = jax.lax.map(Bound(logdensity, data, start), positions, batch_size=CONSTRAIN_BATCH)
         return positions, log_p, log_q

@@ -10,6 +10,7 @@ import xarray as xr
 
 from pelton.engine.compilation import Compiler, Request
 from pelton.engine.errors import ResourceError
+from pelton.engine.keys import key_of
 from pelton.engine.memory import SHARE, free_memory
 from pelton.engine.posterior import Posterior
 from pelton.engine.programs import CONSTRAIN_BATCH, seed_words
@@ -127,7 +128,7 @@ def build_group(group: str, function: Callable, batched: bool) -> Callable:
     def one(position: Any, number: Any, segment: Any, seed: Any, data: Any) -> Any:
         if purpose is None:
             return function(position, data)
-        key = jax.random.fold_in(jax.random.wrap_key_data(seed), np.uint32(purpose))
+        key = jax.random.fold_in(key_of(seed), np.uint32(purpose))
         key = jax.random.fold_in(jax.random.fold_in(key, segment), number)
         return function(key, data) if group == "prior" else function(key, position, data)
 

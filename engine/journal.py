@@ -13,6 +13,7 @@ import xarray as xr
 from pelton.engine.checkpoint import packed, unpacked
 from pelton.engine.compilation import Compiler
 from pelton.engine.errors import ArgumentError, StoreError
+from pelton.engine.keys import key_of
 from pelton.engine.lines import Line, Snapshot
 from pelton.engine.memory import draw_bytes
 from pelton.engine.naming import constrained
@@ -421,7 +422,7 @@ def _unflattened(like: Any, leaves: Sequence[np.ndarray], what: str) -> Any:
     made = []
     for model, leaf in zip(models, leaves, strict=True) if len(models) == len(leaves) else ():
         is_key = jnp.issubdtype(model.dtype, jax.dtypes.prng_key)
-        made.append(jax.random.wrap_key_data(jnp.asarray(leaf)) if is_key else leaf)
+        made.append(key_of(jnp.asarray(leaf)) if is_key else leaf)
         if made[-1].shape != model.shape or made[-1].dtype != model.dtype:
             break
     else:

@@ -1,5 +1,6 @@
 """The compiled programs of a run: starts, warm-up, draws and the naming of variables, for every kind of sampler."""
 
+import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -8,6 +9,7 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pelton.engine.keys import key_of
 from pelton.engine.posterior import Hierarchy
 from pelton.engine.samplers import Info, Sampler
 from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Independent, Stepwise, empty_info
@@ -58,7 +60,7 @@ def seed_words(seed: int) -> np.ndarray:
 
 
 def _key(seed: Any, chain: Any) -> Any:
-    return jax.random.fold_in(jax.random.wrap_key_data(seed), chain)
+    return jax.random.fold_in(key_of(seed), chain)
 
 
 def _phase_key(seed: Any, chain: Any, segment: Any, warming: bool) -> Any:
@@ -318,12 +320,14 @@ def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Cal
 def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Callable:
     """One loop over all draws and chains.
 
-    Each pass of the loop is one gradient of every chain. A chain whose draw is ready stores it and begins the next in
-    the same pass. The loop ends when the budget is spent, a chain's rows are full, or all chains have all their draws:
+    Each pass of the loop is one gradient of every chain, or a whole draw of a chain by itself: on a processor a pass
+    costs more than the gradient of a small model. A chain whose draw is ready stores it and begins the next in the same
+    pass. The loop ends when the budget is spent, a chain's rows are full, or all chains have all their draws:
     until then one that has them goes on for nothing.
     """
     logdensity, start, hierarchy = programs.posterior
     capacity = programs.capacity
+    alone = not (programs.vectorized or programs.batched)
 
     def lesson_of(state: Any, info: Info) -> Any:
         return sampler.lesson(state, info) if warming else ()
@@ -346,10 +350,13 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
             one = lesson_of(state, jax.tree.map(lambda rows: rows[0], infos))
             return positions, infos, jax.tree.map(lambda leaf: jnp.zeros((capacity + 1, *leaf.shape), leaf.dtype), one)
 
-        def tick(chain: Any, segment: Any, machine: Machine, before: Any, learnt: Any, data: Any) -> tuple:
+        def tick(most: Any, chain: Any, segment: Any, machine: Machine, before: Any, learnt: Any, data: Any) -> tuple:
             state, work, scratch, done = machine
             bound = Bound(logdensity, data, start, hierarchy)
-            work, scratch = sampler.advance(bound, learnt, work, scratch)
+            if alone:
+                work, scratch, made = sampler.run(bound, learnt, work, scratch, most)
+            else:
+                (work, scratch), made = sampler.advance(bound, learnt, work, scratch), jnp.ones_like(most)
             ready = sampler.finished(work)
 
             def next_draw() -> tuple[Any, Any, Any, Any]:
@@ -370,7 +377,8 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
 
             drawn, work, now, info = jax.lax.cond(ready, next_draw, same_draw)
             row = jnp.where(ready & (done < count), done - before, capacity)
-            return Machine(drawn, work, scratch, now), (row, (sampler.position(drawn), info, lesson_of(drawn, info)))
+            values = sampler.position(drawn), info, lesson_of(drawn, info)
+            return Machine(drawn, work, scratch, now), made, (row, values)
 
         def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:
             del chain, segment, data
@@ -386,9 +394,10 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
 
         def body(carry: tuple) -> tuple:
             passes, machine, store = carry
-            ticked = _mapped(tick, programs, (True, True, False))(chain, segment, machine, before, learnt, data)
-            machine, (row, values) = ticked
-            return passes + 1, machine, _mapped(put, programs, (True,) * 3)(chain, segment, store, row, values, data)
+            ticked = _mapped(functools.partial(tick, budget - passes), programs, (True, True, False))
+            machine, made, (row, values) = ticked(chain, segment, machine, before, learnt, data)
+            store = _mapped(put, programs, (True,) * 3)(chain, segment, store, row, values, data)
+            return passes + jnp.max(made), machine, store
 
         passes, machine, store = jax.lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), machine, store))
         axis = int(programs.vectorized) + int(programs.batched)

@@ -5,6 +5,7 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, ClassVar, NamedTuple
 
+import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
@@ -196,6 +197,19 @@ class Stepwise(Sampler):
     @abstractmethod
     def advance(self, logdensity: BoundLogDensity, learnt: Any, work: Any, scratch: Any) -> tuple[Any, Any]:
         """A draw under construction, and the scratch, one gradient further."""
+
+    def run(
+        self, logdensity: BoundLogDensity, learnt: Any, work: Any, scratch: Any, most: Int[Array, ""]
+    ) -> tuple[Any, Any, Int[Array, ""]]:
+        """Advances of a chain by itself until its draw is ready or `most` are made, and how many were."""
+
+        def further(carry: tuple) -> tuple:
+            work, scratch, made = carry
+            return *self.advance(logdensity, learnt, work, scratch), made + 1
+
+        return jax.lax.while_loop(
+            lambda carry: ~self.finished(carry[0]) & (carry[2] < most), further, (work, scratch, jnp.zeros_like(most))
+        )
 
     @abstractmethod
     def finished(self, work: Any) -> Bool[Array, ""]:

@@ -8,6 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
+from pelton.engine.keys import log_uniform
 from pelton.engine.samplers.base import BoundLogDensity, Info, Stepwise
 from pelton.engine.warmup import (
     DEEPER,
@@ -49,41 +50,38 @@ class State(NamedTuple):
 class Point(NamedTuple):
     """A point of phase space; momentum and force are the metric's z and L' g.
 
-    Two arrays instead of five: on a CPU a pass of the loop costs by the arrays that it carries.
-
     Attributes:
-        vectors: position, momentum and force.
-        scalars: log density and Hamiltonian.
+        position, momentum, force: vectors.
+        lp, energy: log density and Hamiltonian.
     """
 
-    vectors: Float[Array, "3 d"]
-    scalars: Float[Array, "2"]
+    position: Float[Array, " d"]
+    momentum: Float[Array, " d"]
+    force: Float[Array, " d"]
+    lp: Float[Array, ""]
+    energy: Float[Array, ""]
 
     @classmethod
     def of(cls, position: Array, momentum: Array, lp: Array, force: Array) -> "Point":
         """With the Hamiltonian that follows."""
-        energy = -lp + 0.5 * jnp.dot(momentum, momentum)
-        return cls(jnp.stack([position, momentum, force]), jnp.stack([lp, energy]))
+        return cls(position, momentum, force, lp, -lp + 0.5 * jnp.dot(momentum, momentum))
 
-    @property
-    def position(self) -> Float[Array, " d"]:
-        return self.vectors[0]
 
-    @property
-    def momentum(self) -> Float[Array, " d"]:
-        return self.vectors[1]
+class Way(NamedTuple):
+    """How far a leaf under construction is; whole numbers, kept in one array.
 
-    @property
-    def force(self) -> Float[Array, " d"]:
-        return self.vectors[2]
+    Attributes:
+        micro: leapfrogs of this way that are done.
+        halvings: of the step on this way.
+        returning: whether this is a way back.
+    """
 
-    @property
-    def lp(self) -> Float[Array, ""]:
-        return self.scalars[0]
+    micro: Array
+    halvings: Array
+    returning: Array
 
-    @property
-    def energy(self) -> Float[Array, ""]:
-        return self.scalars[1]
+    def packed(self) -> Int[Array, "3"]:
+        return _packed(self, jnp.int32)
 
 
 class Leaf(NamedTuple):
@@ -91,30 +89,19 @@ class Leaf(NamedTuple):
 
     A step of size h is first one leapfrog of h; where the energy's range on the way passes its limit it is two of h/2,
     then four of h/4 and so on. It can be taken back only if the way back asks for as many halvings, so the coarser
-    ones are tried from there before it counts.
+    ones are tried from there before it counts. A way out begins at the trajectory's end, a way back where that arrived.
 
     Attributes:
-        at: how far it is.
+        at: how far it is, where the way is begun.
         reached: where the way out ended.
-        micro: leapfrogs of this way that are done.
-        halvings: of the step on this way.
-        low, high: bounds of the energy on this way.
-        returning: whether this is a way back.
+        way: of `Way`.
+        bounds: the lowest and the highest energy on this way, where it is begun.
     """
 
     at: Point
     reached: Point
-    micro: Int[Array, ""]
-    halvings: Int[Array, ""]
-    low: Float[Array, ""]
-    high: Float[Array, ""]
-    returning: Bool[Array, ""]
-
-    @classmethod
-    def begin(cls, end: Point) -> "Leaf":
-        """At the end of the trajectory."""
-        zero = jnp.zeros((), jnp.int32)
-        return cls(end, end, zero, zero, end.energy, end.energy, jnp.asarray(False))
+    way: Int[Array, "3"]
+    bounds: Float[Array, "2"]
 
 
 class Lesson(NamedTuple):
@@ -125,8 +112,52 @@ class Lesson(NamedTuple):
 
 
 # Of the even leaves that later ones are held against, by the number of ones in half their index: the leaf's momentum,
-# the sum of the subtree's momenta up to it, and the momentum of the leaf before it. The last row takes odd leaves.
-type Kept = Float[Array, "rows 3 d"]
+# the sum of the subtree's momenta up to it, and the momentum of the leaf before it [row, d]. The last row takes odd
+# leaves.
+type Kept = tuple[Array, Array, Array]
+
+
+class Counts(NamedTuple):
+    """Whole numbers and flags of a tree, kept in one array.
+
+    Attributes:
+        depth: doublings of the trajectory.
+        forward: whether the subtree goes to the right.
+        leaf, leaves: leaves of the subtree, and of the whole draw.
+        n_steps: gradients so far.
+        diverging, finished: whether the energy error has passed its limit, and whether the draw is ready.
+    """
+
+    depth: Array
+    forward: Array
+    leaf: Array
+    leaves: Array
+    n_steps: Array
+    diverging: Array
+    finished: Array
+
+    def packed(self) -> Int[Array, "7"]:
+        return _packed(self, jnp.int32)
+
+
+class Numbers(NamedTuple):
+    """Real numbers of a tree, kept in one array.
+
+    Attributes:
+        start_energy: Hamiltonian at the start.
+        step_size: of this trajectory.
+        log_weight, sub_log_weight: log of the sum of the weights exp(start_energy - energy) of trajectory and subtree.
+        accepted: sum of min(1, weight) over the leaves whose step was not halved.
+    """
+
+    start_energy: Array
+    step_size: Array
+    log_weight: Array
+    sub_log_weight: Array
+    accepted: Array
+
+    def packed(self) -> Float[Array, "5"]:
+        return _packed(self, self.start_energy.dtype)
 
 
 class Tree(NamedTuple):
@@ -134,46 +165,42 @@ class Tree(NamedTuple):
 
     Attributes:
         key: of the draw.
-        start_energy: Hamiltonian at the start.
-        step_size: of this trajectory.
+        counts, numbers: of `Counts` and `Numbers`.
         left, right: ends of the complete trajectory.
         total: sum of its momenta.
         proposal: its draw so far.
-        log_weight: log of the sum of its weights exp(start_energy - energy).
-        depth: its doublings.
-        forward: whether the subtree goes to the right.
         end: last leaf of the subtree, or of the trajectory before its first.
         next: the leaf after it, under construction.
         first: momentum of the subtree's first leaf.
-        sub_total, sub_proposal, sub_log_weight: as above, of the subtree.
-        leaf, leaves: leaves of the subtree, and of the whole draw.
-        accepted: sum of min(1, weight) over the leaves whose step was not halved.
-        n_steps: gradients so far.
-        diverging, finished: whether the energy error has passed its limit, and whether the draw is ready.
+        sub_total, sub_proposal: as above, of the subtree.
     """
 
     key: PRNGKeyArray
-    start_energy: Float[Array, ""]
-    step_size: Float[Array, ""]
+    counts: Int[Array, "7"]
+    numbers: Float[Array, "5"]
     left: Point
     right: Point
     total: Float[Array, " d"]
     proposal: Point
-    log_weight: Float[Array, ""]
-    depth: Int[Array, ""]
-    forward: Bool[Array, ""]
     end: Point
     next: Leaf
     first: Float[Array, " d"]
     sub_total: Float[Array, " d"]
     sub_proposal: Point
-    sub_log_weight: Float[Array, ""]
-    leaf: Int[Array, ""]
-    leaves: Int[Array, ""]
-    accepted: Float[Array, ""]
-    n_steps: Int[Array, ""]
-    diverging: Bool[Array, ""]
-    finished: Bool[Array, ""]
+
+    @property
+    def finished(self) -> Bool[Array, ""]:
+        return Counts(*self.counts).finished != 0
+
+    @property
+    def whole(self) -> Bool[Array, ""]:
+        """Whether the subtree has its last leaf."""
+        counts = Counts(*self.counts)
+        return (counts.finished == 0) & (counts.leaf == 1 << counts.depth)
+
+
+def _packed(values: tuple[Array, ...], dtype: Any) -> Array:
+    return jnp.stack([value.astype(dtype) for value in values])
 
 
 def _where(condition: Array, new: Any, old: Any) -> Any:
@@ -198,8 +225,9 @@ def _subtree_turns(kept: Kept, leaf: Array, momentum: Array, total: Array) -> Ar
     def check(carry: tuple[Array, Array]) -> tuple[Array, Array]:
         at, _ = carry
         middle = jnp.minimum(at + 1, last)
-        first, up_to_first, _ = kept[at]
-        beyond, up_to_middle, before = kept[middle]
+        momenta, sums, befores = kept
+        first, up_to_first = momenta[at], sums[at]
+        beyond, up_to_middle, before = momenta[middle], sums[middle], befores[middle]
         whole = total - up_to_first + first
         right = total - up_to_middle + beyond
         turns = _turns(first, momentum, whole)
@@ -240,7 +268,8 @@ class Nuts(Stepwise):
         return State(position, lp, score, step_size, DualAverage.at(jnp.log(step_size)))
 
     def scratch(self, state: Any) -> Kept:
-        return jnp.zeros((self.max_tree_depth + 1, 3, *state.position.shape), state.position.dtype)
+        rows = jnp.zeros((self.max_tree_depth + 1, *state.position.shape), state.position.dtype)
+        return rows, rows, rows
 
     def begin(self, state: Any, learnt: Any, key: PRNGKeyArray) -> Tree:
         key_momentum, key_jitter, key_tree = jax.random.split(key, 3)
@@ -248,176 +277,180 @@ class Nuts(Stepwise):
         momentum = jax.random.normal(key_momentum, state.position.shape, dtype)
         point = Point.of(state.position, momentum, state.lp, learnt.metric.force(state.score))
         zero, none = jnp.zeros_like(state.lp), jnp.zeros((), jnp.int32)
-        no = jnp.asarray(False)
+        jitter = jnp.exp(jax.random.uniform(key_jitter, (), dtype, -JITTER, JITTER))
         return self._double(
             Tree(
                 key=key_tree,
-                start_energy=point.energy,
-                step_size=state.step_size * jnp.exp(jax.random.uniform(key_jitter, (), dtype, -JITTER, JITTER)),
+                counts=jnp.zeros(len(Counts._fields), jnp.int32),
+                numbers=Numbers(point.energy, state.step_size * jitter, zero, zero, zero).packed(),
                 left=point,
                 right=point,
                 total=momentum,
                 proposal=point,
-                log_weight=zero,
-                depth=none,
-                forward=no,
                 end=point,
-                next=Leaf.begin(point),
+                next=Leaf(point, point, Way(none, none, none).packed(), jnp.zeros(2, dtype)),
                 first=momentum,
                 sub_total=momentum,
                 sub_proposal=point,
-                sub_log_weight=zero,
-                leaf=none,
-                leaves=none,
-                accepted=zero,
-                n_steps=none,
-                diverging=no,
-                finished=no,
             )
         )
 
     def _double(self, tree: Tree) -> Tree:
         """A subtree begun at one end, by the toss of a coin."""
-        forward = jax.random.bernoulli(jax.random.fold_in(tree.key, 2**30 + tree.depth))
-        end = _where(forward, tree.right, tree.left)
+        counts, numbers = Counts(*tree.counts), Numbers(*tree.numbers)
+        forward = jax.random.bernoulli(jax.random.fold_in(tree.key, 2**30 + counts.depth))
         return tree._replace(
-            forward=forward,
-            end=end,
-            next=Leaf.begin(end),
+            counts=counts._replace(forward=forward, leaf=jnp.zeros_like(counts.leaf)).packed(),
+            numbers=numbers._replace(sub_log_weight=jnp.full_like(numbers.log_weight, -jnp.inf)).packed(),
+            end=_where(forward, tree.right, tree.left),
+            next=tree.next._replace(way=jnp.zeros_like(tree.next.way)),
             sub_total=jnp.zeros_like(tree.total),
-            sub_proposal=tree.proposal,
-            sub_log_weight=jnp.full_like(tree.log_weight, -jnp.inf),
-            leaf=jnp.zeros_like(tree.leaf),
         )
 
     def advance(self, logdensity: BoundLogDensity, learnt: Any, work: Any, scratch: Any) -> tuple[Tree, Kept]:
-        tree, complete, halved = self._leapfrog(logdensity, learnt.metric, work)
-        key = jax.random.fold_in(tree.key, tree.n_steps)
+        tree, kept = self._grow(logdensity, learnt.metric, work, scratch)
+        return self._joined(tree, learnt.most_depth), kept
+
+    def run(
+        self, logdensity: BoundLogDensity, learnt: Any, work: Any, scratch: Any, most: Int[Array, ""]
+    ) -> tuple[Tree, Kept, Int[Array, ""]]:
+        """As the advances one by one; a loop over the leaves of one subtree carries less than one over all."""
+
+        def grow(carry: tuple) -> tuple:
+            tree, kept, made = carry
+            return *self._grow(logdensity, learnt.metric, tree, kept), made + 1
+
+        def double(carry: tuple) -> tuple:
+            tree, kept, made = jax.lax.while_loop(
+                lambda carry: ~carry[0].finished & ~carry[0].whole & (carry[2] < most), grow, carry
+            )
+            return self._joined(tree, learnt.most_depth), kept, made
+
+        return jax.lax.while_loop(
+            lambda carry: ~carry[0].finished & (carry[2] < most), double, (work, scratch, jnp.zeros_like(most))
+        )
+
+    def _grow(self, logdensity: BoundLogDensity, metric: Metric, tree: Tree, kept: Kept) -> tuple[Tree, Kept]:
+        """The subtree one leapfrog further."""
+        tree, complete, halved = self._leapfrog(logdensity, metric, tree)
 
         # Even leaves are kept; what is written here before a leaf is complete is written again.
-        leaf, reached = tree.leaf, tree.next.reached
-        row = jnp.stack([reached.momentum, tree.sub_total + reached.momentum, tree.end.momentum])
+        leaf, reached = Counts(*tree.counts).leaf, tree.next.reached
+        rows = reached.momentum, tree.sub_total + reached.momentum, tree.end.momentum
         at = jnp.where(leaf % 2 == 0, jax.lax.population_count(leaf >> 1), self.max_tree_depth)
-        kept = jax.lax.dynamic_update_index_in_dim(scratch, row, at, 0)
-        tree = jax.lax.cond(
-            complete,
-            lambda: self._take_in(tree, kept, halved, learnt.most_depth, key),
-            lambda: tree,
-        )
-        return tree, kept
+        kept = tuple(jax.lax.dynamic_update_index_in_dim(one, row, at, 0) for one, row in zip(kept, rows, strict=True))
+        return jax.lax.cond(complete, lambda: self._take_in(tree, kept, halved), lambda: tree), kept
 
     def _leapfrog(self, logdensity: BoundLogDensity, metric: Metric, tree: Tree) -> tuple[Tree, Array, Array]:
         """One leapfrog further; whether the next leaf is complete, and whether its step was halved."""
-        way, at = tree.next, tree.next.at
-        outwards = tree.forward != way.returning
-        step = jnp.where(outwards, tree.step_size, -tree.step_size) * jnp.exp2(-way.halvings.astype(at.energy.dtype))
+        counts, leaf, way = Counts(*tree.counts), tree.next, Way(*tree.next.way)
+        returning = way.returning != 0
+        at = _where(way.micro == 0, _where(returning, leaf.reached, tree.end), leaf.at)
+        outwards = (counts.forward != 0) != returning
+        step_size = Numbers(*tree.numbers).step_size
+        step = jnp.where(outwards, step_size, -step_size) * jnp.exp2(-way.halvings.astype(step_size.dtype))
         half = at.momentum + 0.5 * step * at.force
         position = at.position + step * metric.velocity(half)
         lp, score = jax.value_and_grad(logdensity)(position)
         force = metric.force(score)
-        momentum = half + 0.5 * step * force
-        new = Point.of(position, momentum, lp, force)
-        energy = new.energy
+        new = Point.of(position, half + 0.5 * step * force, lp, force)
 
-        low, high, micro = jnp.minimum(way.low, energy), jnp.maximum(way.high, energy), way.micro + 1
+        low, high = jnp.where(way.micro == 0, at.energy, leaf.bounds)
+        low, high, micro = jnp.minimum(low, new.energy), jnp.maximum(high, new.energy), way.micro + 1
         fine = high - low <= MOST_STEP_ERROR  # false where the energy is NaN
         arrived = fine & (micro == 1 << way.halvings)
-        none_coarser = way.halvings == 0
-        reached = _where(arrived & ~way.returning, new, way.reached)
         # The way back succeeds with fewer halvings: the step cannot be taken back.
-        one_way = arrived & way.returning
-        complete = jnp.where(way.returning, ~fine, arrived) & none_coarser
-        halved_too_often = ~fine & ~way.returning & (way.halvings == MOST_HALVINGS)
-        # Another way begins: out again with one halving more, or back with one less than this one had.
-        back = jnp.where(way.returning, ~fine, arrived)
-        again = back | (~fine & ~way.returning)
-        begin = _where(back, reached, tree.end)
-        following = Leaf(
-            at=_where(again, begin, new),
-            reached=reached,
-            micro=jnp.where(again, 0, micro),
-            halvings=jnp.where(again, way.halvings + jnp.where(back, -1, 1), way.halvings),
-            low=jnp.where(again, begin.energy, low),
-            high=jnp.where(again, begin.energy, high),
-            returning=way.returning | back,
+        one_way = arrived & returning
+        # Another way begins: back with one halving less than this one had, or out again with one more.
+        back = jnp.where(returning, ~fine, arrived)
+        halved_too_often = ~fine & ~returning & (way.halvings == MOST_HALVINGS)
+        ended = halved_too_often | one_way
+        following = Way(
+            micro=jnp.where(fine & ~back, micro, 0),
+            halvings=way.halvings + jnp.where(back, -1, jnp.where(fine, 0, 1)),
+            returning=returning | back,
         )
         tree = tree._replace(
-            next=following,
-            n_steps=tree.n_steps + 1,
-            leaves=tree.leaves + (halved_too_often | one_way),
-            diverging=halved_too_often,
-            finished=halved_too_often | one_way,
+            next=Leaf(new, _where(arrived & ~returning, new, leaf.reached), following.packed(), jnp.stack([low, high])),
+            counts=counts._replace(
+                n_steps=counts.n_steps + 1,
+                leaves=counts.leaves + ended,
+                diverging=halved_too_often,
+                finished=ended,
+            ).packed(),
         )
-        return tree, complete, way.returning
+        return tree, back & (way.halvings == 0), returning
 
-    def _take_in(self, tree: Tree, kept: Kept, halved: Array, most_depth: Array, key: PRNGKeyArray) -> Tree:
-        """The subtree with the leaf that is complete; the trajectory doubled where that is its last."""
-        reached = tree.next.reached
-        chance_leaf, chance_tree = jnp.log(jax.random.uniform(key, (2,), reached.energy.dtype))
-        log_weight = tree.start_energy - reached.energy
+    def _take_in(self, tree: Tree, kept: Kept, halved: Array) -> Tree:
+        """The subtree with the leaf that is complete."""
+        counts, numbers, reached = Counts(*tree.counts), Numbers(*tree.numbers), tree.next.reached
+        log_weight = numbers.start_energy - reached.energy
         diverging = log_weight < -MOST_ENERGY_ERROR
-        sub_log_weight = jnp.logaddexp(tree.sub_log_weight, log_weight)
-        chosen = chance_leaf < log_weight - sub_log_weight
+        sub_log_weight = jnp.logaddexp(numbers.sub_log_weight, log_weight)
+        chosen = log_uniform(tree.key, counts.n_steps, log_weight.dtype) < log_weight - sub_log_weight
         sub_total = tree.sub_total + reached.momentum
         turning = jax.lax.cond(
-            tree.leaf % 2 == 0,
+            counts.leaf % 2 == 0,
             lambda: jnp.asarray(False),
-            lambda: _subtree_turns(kept, tree.leaf, reached.momentum, sub_total),
+            lambda: _subtree_turns(kept, counts.leaf, reached.momentum, sub_total),
         )
-        tree = tree._replace(
+        accepted = jnp.where(halved, 0.0, jnp.minimum(jnp.exp(log_weight), 1.0))
+        return tree._replace(
+            counts=counts._replace(
+                leaf=counts.leaf + 1, leaves=counts.leaves + 1, diverging=diverging, finished=diverging | turning
+            ).packed(),
+            numbers=numbers._replace(sub_log_weight=sub_log_weight, accepted=numbers.accepted + accepted).packed(),
             end=reached,
-            next=Leaf.begin(reached),
-            first=jnp.where(tree.leaf == 0, reached.momentum, tree.first),
+            next=tree.next._replace(way=jnp.zeros_like(tree.next.way)),
+            first=jnp.where(counts.leaf == 0, reached.momentum, tree.first),
             sub_total=sub_total,
             sub_proposal=_where(chosen, reached, tree.sub_proposal),
-            sub_log_weight=sub_log_weight,
-            leaf=tree.leaf + 1,
-            leaves=tree.leaves + 1,
-            accepted=tree.accepted + jnp.where(halved, 0.0, jnp.minimum(jnp.exp(log_weight), 1.0)),
-            diverging=diverging,
-            finished=diverging | turning,
         )
-        whole = ~tree.finished & (tree.leaf == 1 << tree.depth)
-        return jax.lax.cond(whole, lambda: self._join(tree, most_depth, chance_tree), lambda: tree)
 
-    def _join(self, tree: Tree, most_depth: Array, chance: Array) -> Tree:
-        """The trajectory doubled by its subtree, and the next subtree begun unless it is done."""
-        chosen = chance < tree.sub_log_weight - tree.log_weight
-        near, far = (
-            _where(tree.forward, one, other) for one, other in ((tree.right, tree.left), (tree.left, tree.right))
-        )
-        total = tree.total + tree.sub_total
-        turning = (
-            _turns(far.momentum, tree.end.momentum, total)
-            | _turns(far.momentum, tree.first, tree.total + tree.first)
-            | _turns(near.momentum, tree.end.momentum, tree.sub_total + near.momentum)
-        )
-        depth = tree.depth + 1
-        joined = tree._replace(
-            left=_where(tree.forward, tree.left, tree.end),
-            right=_where(tree.forward, tree.end, tree.right),
-            total=total,
-            proposal=_where(chosen, tree.sub_proposal, tree.proposal),
-            log_weight=jnp.logaddexp(tree.log_weight, tree.sub_log_weight),
-            depth=depth,
-            finished=turning | (depth >= most_depth),
-        )
-        return self._double(joined)
+    def _joined(self, tree: Tree, most_depth: Array) -> Tree:
+        """The trajectory doubled by its subtree where that is whole, and the next subtree begun unless it is done."""
+
+        def join() -> Tree:
+            counts, numbers = Counts(*tree.counts), Numbers(*tree.numbers)
+            forward = counts.forward != 0
+            chance = log_uniform(tree.key, -1 - counts.depth, numbers.log_weight.dtype)
+            chosen = chance < numbers.sub_log_weight - numbers.log_weight
+            near, far = (_where(forward, *ends) for ends in ((tree.right, tree.left), (tree.left, tree.right)))
+            total = tree.total + tree.sub_total
+            turning = (
+                _turns(far.momentum, tree.end.momentum, total)
+                | _turns(far.momentum, tree.first, tree.total + tree.first)
+                | _turns(near.momentum, tree.end.momentum, tree.sub_total + near.momentum)
+            )
+            depth, log_weight = counts.depth + 1, jnp.logaddexp(numbers.log_weight, numbers.sub_log_weight)
+            return self._double(
+                tree._replace(
+                    counts=counts._replace(depth=depth, finished=turning | (depth >= most_depth)).packed(),
+                    numbers=numbers._replace(log_weight=log_weight).packed(),
+                    left=_where(forward, tree.left, tree.end),
+                    right=_where(forward, tree.end, tree.right),
+                    total=total,
+                    proposal=_where(chosen, tree.sub_proposal, tree.proposal),
+                )
+            )
+
+        return jax.lax.cond(tree.whole, join, lambda: tree)
 
     def finished(self, work: Any) -> Array:
         return work.finished
 
     def complete(self, state: Any, learnt: Any, work: Any) -> tuple[State, Info]:
-        found = work.proposal
+        found, counts, numbers = work.proposal, Counts(*work.counts), Numbers(*work.numbers)
+        diverging = counts.diverging != 0
         info = Info(
             lp=found.lp,
             energy=found.energy,
-            acceptance_rate=work.accepted / work.leaves,
-            n_steps=work.n_steps,
-            tree_depth=jnp.ceil(jnp.log2(work.leaves + 1.0)).astype(jnp.int32),
-            step_size=work.step_size,
-            diverging=work.diverging,
-            reached_max_tree_depth=(work.depth >= self.max_tree_depth) & ~work.diverging,
+            acceptance_rate=numbers.accepted / counts.leaves,
+            n_steps=counts.n_steps,
+            tree_depth=jnp.ceil(jnp.log2(counts.leaves + 1.0)).astype(jnp.int32),
+            step_size=numbers.step_size,
+            diverging=diverging,
+            reached_max_tree_depth=(counts.depth >= self.max_tree_depth) & ~diverging,
         )
         score = learnt.metric.score(found.force)
         return state._replace(position=found.position, lp=found.lp, score=score), info
