@@ -268,6 +268,15 @@ def chosen(names: list[str]) -> list[Case]:
     return list(found.values())
 
 
+def with_chains(case: Case, chains: int) -> Case:
+    """The case with all its systems at so many chains.
+
+    >>> [one.chains for one in with_chains(chosen(["radon"])[0], 16).systems]
+    [16, 16, 16, 16]
+    """
+    return replace(case, systems=tuple(replace(one, chains=chains) for one in case.systems))
+
+
 def reference_file(name: str) -> Path:
     """Where a case's stored long-run reference is, or would be."""
     return data.REFERENCES / f"{name}.json"
