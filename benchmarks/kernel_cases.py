@@ -332,8 +332,17 @@ def _count_case(name: str, title: str, units: int, ours: Way, logit: Any) -> Cas
     return Case(name, title, "float64", arrays, wrt, units, ways, lambda: _exact_counts(arrays))
 
 
+_NAMES = {
+    "hill": "Hill",
+    "michaelis menten": "Michaelis-Menten",
+    "weibull pdf": "Weibull PDF",
+    "weibull cdf": "Weibull CDF",
+}
+
+
 def _label(name: str) -> str:
-    return name.replace("_", " ").replace("weibull", "Weibull").replace("pdf", "PDF").replace("cdf", "CDF")
+    words = name.replace("_", " ")
+    return _NAMES.get(words, words)
 
 
 def cases(shape: tuple[int, int, int] = (50, 208, 30), units: int = 100_000) -> dict[str, Callable[[], Case]]:

@@ -104,18 +104,21 @@ def _cells(line: Line, row: Mapping[str, Any]) -> list[str]:
     ]
 
 
+def _versions(packages: Mapping[str, str]) -> str:
+    return ", ".join(f"{name} {text}" for name, text in packages.items() if name != "python")
+
+
 def _setting(lines: Sequence[Line]) -> list[str]:
     """Machine, versions and bandwidths, each text once."""
     texts: list[str] = []
     for line in lines:
-        machine, peers = line["machine"], line["peers"]
-        packages = {**line["versions"], **{name: text for known in peers.values() for name, text in known.items()}}
-        said = ", ".join(f"{name} {text}" for name, text in packages.items() if name != "python")
+        machine = line["machine"]
+        environments = {"pelton": line["versions"], **line["peers"]}
         texts += [
             f"{machine['cpu']}, {machine['cores']} cores, {line['device']} ({line['platform']}), load "
             f"{machine['load']} before; commit {line['commit']}, {line['recorded'][:10]}; medians of {line['rounds']} "
             "rounds.",
-            f"{said}.",
+            *(f"{name}: {_versions(packages)}." for name, packages in environments.items()),
             *(f"{name} absent: {why}." for name, why in line["absent"].items()),
         ]
         texts += [
