@@ -148,7 +148,7 @@ _MEDIA_QUANTITIES = (
 
 
 def _media(name: str, title: str, build: Callable[[], Problem], **settings: Any) -> Case:
-    return Case(name, title, "media_mix", _MEDIA_QUANTITIES, build, _MEDIA, limit=900.0, **settings)
+    return Case(name, title, "media_mix", _MEDIA_QUANTITIES, build, _MEDIA, **{"limit": 900.0, **settings})
 
 
 CASES: tuple[Case, ...] = (
@@ -211,6 +211,8 @@ CASES: tuple[Case, ...] = (
         "50 geos x 208 weeks x 30 channels",
         partial(data.geos, 50, 208, 30),
         size=("geos", 50),
+        # Twenty-five times the gradient of the twenty geos.
+        limit=2700.0,
         opt_in=True,
     ),
     Case(
