@@ -96,7 +96,9 @@ _TOO_MANY = {
 }
 
 
-def _stores(stores: int, systems: tuple[System, ...], left_out: Mapping[str, str] | None = None) -> Case:
+def _stores(
+    stores: int, systems: tuple[System, ...], left_out: Mapping[str, str] | None = None, limit: float = 300.0
+) -> Case:
     return Case(
         name={40: "stores-40", 1000: "stores-1e3", 100_000: "stores-1e5", 1_000_000: "stores-1e6"}[stores],
         title=f"{stores:,} stores",
@@ -105,6 +107,7 @@ def _stores(stores: int, systems: tuple[System, ...], left_out: Mapping[str, str
         build=partial(data.stores, stores),
         systems=_rates("gamma", systems),
         left_out=left_out or {},
+        limit=limit,
         size=("stores", stores),
     )
 
@@ -145,7 +148,7 @@ _MEDIA_QUANTITIES = (
 
 
 def _media(name: str, title: str, build: Callable[[], Problem], **settings: Any) -> Case:
-    return Case(name, title, "media_mix", _MEDIA_QUANTITIES, build, _MEDIA, limit=900.0, **settings)
+    return Case(name, title, "media_mix", _MEDIA_QUANTITIES, build, _MEDIA, **{"limit": 900.0, **settings})
 
 
 CASES: tuple[Case, ...] = (
@@ -172,6 +175,8 @@ CASES: tuple[Case, ...] = (
             System("numpyro", "marginal", warmup=300, draws=300),
         ),
         {"numpyro/textbook, pymc": "a hundred thousand latent rates", "blackjax, stan": "as numpyro/marginal"},
+        # NumPyro's gradient takes some 40 ms there.
+        limit=900.0,
     ),
     _stores(1_000_000, (*_OURS, *_gibbs(1000, 20, chains=2, step=None)), _TOO_MANY),
     Case(
@@ -206,6 +211,8 @@ CASES: tuple[Case, ...] = (
         "50 geos x 208 weeks x 30 channels",
         partial(data.geos, 50, 208, 30),
         size=("geos", 50),
+        # Twenty-five times the gradient of the twenty geos.
+        limit=2700.0,
         opt_in=True,
     ),
     Case(
@@ -266,6 +273,15 @@ def chosen(names: list[str]) -> list[Case]:
             raise UnknownNameError("case", name, BY_NAME)
         found |= family
     return list(found.values())
+
+
+def with_chains(case: Case, chains: int) -> Case:
+    """The case with all its systems at so many chains.
+
+    >>> [one.chains for one in with_chains(chosen(["radon"])[0], 16).systems]
+    [16, 16, 16, 16]
+    """
+    return replace(case, systems=tuple(replace(one, chains=chains) for one in case.systems))
 
 
 def reference_file(name: str) -> Path:

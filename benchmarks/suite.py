@@ -21,8 +21,8 @@ import numpy as np
 import pelton
 from pelton.benchmarks import environments, record
 from pelton.benchmarks.case_data import RESULTS, Problem
-from pelton.benchmarks.cases import Case, System, chosen, write_reference
-from pelton.benchmarks.suite_tables import against
+from pelton.benchmarks.cases import Case, System, chosen, with_chains, write_reference
+from pelton.benchmarks.suite_tables import CHAINS, against
 from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, Answer, Judge, spread, truth_of, worth
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.progress import progress
@@ -349,6 +349,7 @@ def run(
     rivals: Sequence[str] = (),
     repeats: int = 3,
     device: str | None = None,
+    chains: Sequence[int] = (),
     store: Path = STORE,
     pages: bool = True,
 ) -> list[dict[str, Any]]:
@@ -360,6 +361,8 @@ def run(
         rivals: names; all when absent. pelton always runs.
         repeats: processes of each system.
         device: cpu or gpu, for those who can choose.
+        chains: numbers of chains, each a run of its own, in place of each system's; such lines stand in a picture and
+            a table of their own.
         store: the file of JSON lines to add to.
         pages: whether to write report, README and docs from what is stored.
 
@@ -367,9 +370,10 @@ def run(
         UnknownNameError: a case or a rival that is not there.
     """
     known = [environments.known(name) for name in rivals]
-    made = about()
+    made = about() | ({"label": CHAINS} if chains else {})
     lines = []
-    for case in chosen(list(names)):
+    cases = chosen(list(names))
+    for case in [with_chains(case, number) for case in cases for number in chains] or cases:
         began = time.perf_counter()
         try:
             found = run_case(case, repeats=repeats, rivals=known, device=device, show=None)
@@ -388,7 +392,7 @@ def run(
 
 def _words(line: dict[str, Any]) -> str:
     """A line of results in a line of text."""
-    start = f"{line['case']}, {line['system']}"
+    start = f"{line['case']}, {line['system']}, {line['chains']} chains"
     if not line["runs"]:
         return f"{start}: {line['status']}: {line['why']}"
     speed = "no speed" if line["warm"] is None else f"{line['warm'][0]:.4g} ESS/s, cold {line['cold'][0]:.4g}"
@@ -454,6 +458,7 @@ def main(arguments: list[str] | None = None) -> None:
     parser.add_argument("--rivals", nargs="+", default=[])
     parser.add_argument("--repeats", type=int, default=3)
     parser.add_argument("--device", choices=["cpu", "gpu"])
+    parser.add_argument("--chains", type=int, nargs="+", default=[], metavar="N", help="a run at each number of chains")
     parser.add_argument("--against", metavar="COMMIT")
     parser.add_argument("--store", type=Path, default=STORE, help="another file of results; then no page is written")
     parser.add_argument("--pages-only", action="store_true", help="write report, README and docs from what is stored")
@@ -471,9 +476,14 @@ def main(arguments: list[str] | None = None) -> None:
     elif asked.against:
         compare(asked.against, asked.cases, repeats=asked.repeats, store=asked.store)
     else:
-        pages = asked.store == STORE
         run(
-            asked.cases, rivals=asked.rivals, repeats=asked.repeats, device=asked.device, store=asked.store, pages=pages
+            asked.cases,
+            rivals=asked.rivals,
+            repeats=asked.repeats,
+            device=asked.device,
+            chains=asked.chains,
+            store=asked.store,
+            pages=asked.store == STORE,
         )
 
 

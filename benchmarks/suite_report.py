@@ -8,6 +8,7 @@ from typing import Any
 from pelton.benchmarks import suite_tables as tables
 from pelton.benchmarks.record import CHECKOUT
 from pelton.benchmarks.suite_tables import OURS, Line
+from pelton.benchmarks.verdicts import spread
 from pelton.report.canvas import DARK, LIGHT, Picture, finish, new_figure, styled
 
 REPORT = CHECKOUT / "benchmarks" / "report.html"
@@ -16,41 +17,79 @@ COLOURS = ("pooled", "chain2", "chain3", "chain4", "chain5", "chain6", "prior", 
 MARKS = "osD^v<>Pphd"
 
 
+def _curves(axes: Any, at: int, name: str, bold: bool, points: Sequence[tuple[int, Sequence[float]]]) -> None:
+    """A line through (where, (median, least, greatest))."""
+    middle = [found[0] for _, found in points]
+    ends = [[found[0] - found[1] for _, found in points], [found[2] - found[0] for _, found in points]]
+    axes.errorbar(
+        [where for where, _ in points],
+        middle,
+        yerr=ends,
+        marker=MARKS[at % len(MARKS)],
+        color=LIGHT[COLOURS[at % len(COLOURS)]],
+        lw=2.5 if bold else 1.4,
+        label=name,
+    )
+
+
+def _memory(line: Line) -> list[float]:
+    return [value / 1e6 for value in spread([run["peak_bytes"] for run in line["runs"]])]
+
+
 @styled
 def by_size(lines: Sequence[Line], axis: str) -> Picture | None:
-    """Effective draws a second by the number of stores or geos, a line a system; None with fewer than two sizes."""
-    points: dict[str, list[tuple[int, list[float]]]] = {}
+    """Effective draws a second and memory by the number of stores or geos, a line a system; None with one size."""
+    points: dict[str, list[Line]] = {}
     for line in lines:
         if line["size"] and line["size"][0] == axis and line["warm"]:
-            points.setdefault(line["system"], []).append((line["size"][1], line["warm"]))
-    sizes = {size for found in points.values() for size, _ in found}
-    if len(sizes) < 2:
+            points.setdefault(line["system"], []).append(line)
+    if len({line["size"][1] for found in points.values() for line in found}) < 2:
         return None
-    figure = new_figure(WIDTH, 5.0)
-    axes: Any = figure.subplots()
+    figure = new_figure(WIDTH, 8.0)
+    speed, memory = figure.subplots(2, 1, sharex=True)
     for at, (system, found) in enumerate(points.items()):
-        found.sort()
-        colour = LIGHT[COLOURS[at % len(COLOURS)]]
-        middle = [speed[0] for _, speed in found]
-        ends = [[speed[0] - speed[1] for _, speed in found], [speed[2] - speed[0] for _, speed in found]]
-        axes.errorbar(
-            [size for size, _ in found],
-            middle,
-            yerr=ends,
-            marker=MARKS[at % len(MARKS)],
-            color=colour,
-            lw=2.5 if system == OURS else 1.4,
-            label=tables.label(system),
-        )
-    axes.set(xscale="log", yscale="log", xlabel=axis, ylabel="smallest bulk ESS a second")
-    axes.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
-    title = f"Effective draws a second by number of {axis}"
+        found.sort(key=lambda line: line["size"][1])
+        name, ours = tables.label(system), system == OURS
+        _curves(speed, at, name, ours, [(line["size"][1], line["warm"]) for line in found])
+        _curves(memory, at, name, ours, [(line["size"][1], _memory(line)) for line in found])
+    speed.set(xscale="log", yscale="log", ylabel="smallest bulk ESS a second")
+    memory.set(xscale="log", yscale="log", xlabel=axis, ylabel="peak MB of the process")
+    speed.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
+    title = f"Effective draws a second and memory by number of {axis}"
     finish(figure, title)
     reading = (
         "Programs compiled, warm-up counted. Bars: least to greatest of the runs. A system without a point at a size "
         "was not run there, or gave an answer that is wrong or did not converge."
     )
     return Picture(f"by-{axis}", title, title, reading, figure)
+
+
+@styled
+def by_chains(lines: Sequence[Line]) -> Picture | None:
+    """Effective draws a second and seconds of a fit by the number of chains; None where it was not measured."""
+    found = {
+        f"{title}: {tables.label(system)}": [line for line in group if line["warm"]]
+        for (title, system), group in tables.by_chains(lines).items()
+    }
+    found = {name: group for name, group in found.items() if len(group) > 1}
+    if not found:
+        return None
+    figure = new_figure(WIDTH, 8.0)
+    speed, cost = figure.subplots(2, 1, sharex=True)
+    for at, (name, group) in enumerate(found.items()):
+        ours = group[0]["system"] == OURS
+        _curves(speed, at, name, ours, [(line["chains"], line["warm"]) for line in group])
+        _curves(cost, at, name, ours, [(line["chains"], tables.warm_seconds(line)) for line in group])
+    speed.set(xscale="log", yscale="log", ylabel="smallest bulk ESS a second")
+    cost.set(xscale="log", yscale="log", xlabel="chains", ylabel="seconds of a fit")
+    numbers = sorted({line["chains"] for group in found.values() for line in group})
+    cost.set_xticks(numbers, labels=[str(number) for number in numbers], minor=False)
+    cost.minorticks_off()
+    speed.legend(loc="center left", bbox_to_anchor=(1.0, 0.5), fontsize=8.5)
+    title = "Effective draws a second and seconds by number of chains"
+    finish(figure, title)
+    reading = "Warm-up and draws a chain stay as they are. Programs compiled. Bars: least to greatest of the runs."
+    return Picture("by-chains", title, title, reading, figure)
 
 
 @styled
@@ -97,8 +136,10 @@ def page(lines: Sequence[Mapping[str, Any]]) -> str:
     """The whole page, from the lines of the results file."""
     from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
+    chains = by_chains(lines)
     lines = tables.latest(lines)
-    drawn = [by_size(lines, "stores"), by_size(lines, "geos"), all_ratios(lines, "warm"), all_ratios(lines, "cold")]
+    sizes = [by_size(lines, "stores"), by_size(lines, "geos"), chains]
+    drawn = [*sizes, all_ratios(lines, "warm"), all_ratios(lines, "cold")]
     pictures = [
         {
             "heading": one.heading,

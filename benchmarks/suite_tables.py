@@ -7,13 +7,15 @@ from typing import Any
 
 from pelton.benchmarks.cases import BY_NAME, CASES
 from pelton.benchmarks.record import CHECKOUT, stored
-from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, LARGEST_Z, MIN_ESS, ratios
+from pelton.benchmarks.verdicts import COUNTED, LARGEST_RHAT, LARGEST_Z, MIN_ESS, ratios, spread
 from pelton.engine.errors import DataError
 
 README = CHECKOUT / "README.md"
 PAGE = CHECKOUT / "docs" / "benchmarks.md"
 BEGIN, END = "<!-- benchmarks:begin -->", "<!-- benchmarks:end -->"
 OURS = "pelton"
+# The label of lines in which the number of chains was set for all systems.
+CHAINS = "chains"
 LABELS = {
     "pelton/nuts": "pelton, its NUTS",
     "scipy_gibbs/corrected": "SciPy Gibbs, corrected",
@@ -73,6 +75,15 @@ def latest(lines: Iterable[Line]) -> list[Line]:
         found.values(),
         key=lambda line: (order.get(line["case"], 99), places.get((line["case"], line["system"]), 99)),
     )
+
+
+def by_chains(lines: Iterable[Line]) -> dict[tuple[str, str], list[Line]]:
+    """(case's title, system) -> the last line at each number of chains, in their order."""
+    last = {(line["case"], line["system"], line["chains"]): line for line in lines if line.get("label") == CHAINS}
+    found: dict[tuple[str, str], list[Line]] = {}
+    for line in sorted(last.values(), key=lambda line: line["chains"]):
+        found.setdefault((line["title"], line["system"]), []).append(line)
+    return found
 
 
 @dataclass(frozen=True)
@@ -277,8 +288,39 @@ def meaning() -> list[str]:
     ]
 
 
+def warm_seconds(line: Line) -> list[float]:
+    """Seconds of a fit, compiling taken off: median over runs, least and greatest."""
+    return spread([run["warm_seconds"] for run in line["runs"]])
+
+
+def chains_table(lines: Iterable[Line]) -> list[str]:
+    """The parts of docs/benchmarks.md on the number of chains; none where it was not measured."""
+    groups = by_chains(lines)
+    if not groups:
+        return []
+    columns = ("case", "system", "chains", "answer", "ESS", "seconds", "ESS/s", "compiling, s", "peak MB")
+    rows = [f"| {' | '.join(columns)} |", "|---|---|" + "---:|" * (len(columns) - 2)]
+    for (title, system), found in groups.items():
+        for line in found:
+            cells = [title, label(system), str(line["chains"]), line["answer"] or line["status"], *_chains_cells(line)]
+            rows.append(f"| {' | '.join(cells)} |")
+    used = [line for found in groups.values() for line in found]
+    return ["## By the number of chains", "\n".join(rows), "\n".join(f"- {text}" for text in machines(used))]
+
+
+def _chains_cells(line: Line) -> list[str]:
+    if not line["runs"]:
+        return [""] * 5
+    ess, compiling, peak = (
+        spread([run[name] for run in line["runs"]])[0] for name in ("ess_bulk", "compiling", "peak_bytes")
+    )
+    seconds, speed = _range(warm_seconds(line), number), _range(line["warm"], number)
+    return [number(ess), seconds, speed, number(compiling), f"{peak / 1e6:,.0f}"]
+
+
 def page(lines: Sequence[Line]) -> str:
     """docs/benchmarks.md between its markers."""
+    chains = chains_table(lines)
     lines = latest(lines)
     parts = ["\n".join(f"- {text}" for text in [*meaning(), *machines(lines)])]
     for found in by_case(lines).values():
@@ -289,7 +331,7 @@ def page(lines: Sequence[Line]) -> str:
         title = next(iter(found.values()))["title"]
         notes = "\n".join(f"- {note}" for note in case_notes(found))
         parts += [f"## {title[0].upper()}{title[1:]}", "\n".join([head, rule, *rows]), notes]
-    return "\n\n".join(parts)
+    return "\n\n".join([*parts, *chains])
 
 
 def between(text: str, content: str, where: Path) -> str:

@@ -68,11 +68,11 @@ class CompileClock:
             self.intervals.append((now - duration_secs, now))
 
 
-def load(folder: Path) -> ModuleType:
-    """The rival's module: run.py of its folder."""
-    spec = importlib.util.spec_from_file_location(f"rival_{folder.name}", folder / "run.py")
+def load(folder: Path, file: str = "run.py") -> ModuleType:
+    """A module of the rival's folder."""
+    spec = importlib.util.spec_from_file_location(f"rival_{folder.name}", folder / file)
     if spec is None or spec.loader is None:
-        raise FileNotFoundError(f"there is no run.py in {folder}")
+        raise FileNotFoundError(f"there is no {file} in {folder}")
     module = importlib.util.module_from_spec(spec)
     spec.loader.exec_module(module)
     return module

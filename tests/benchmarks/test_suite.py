@@ -70,7 +70,7 @@ def test_the_protocol_counts_everything(measured):
 
 
 def test_rivals_know_nothing_of_pelton():
-    for file in environments.RIVALS.glob("*/run.py"):
+    for file in environments.RIVALS.glob("*/*.py"):
         if file.parent.name == environments.OURS:
             continue
         for node in ast.walk(ast.parse(file.read_text())):
@@ -219,6 +219,24 @@ def test_pages_come_from_what_is_stored(measured, tmp_path, monkeypatch):
     assert not re.search(r'(src|href)="http', html)
     with pytest.raises(DataError, match="needs the lines"):
         suite_tables.between("nothing", "x", readme)
+
+
+def test_numbers_of_chains_have_their_own_picture_and_table(here, measured, tmp_path, monkeypatch):
+    monkeypatch.setitem(BY_NAME, "stores-40", of(STORES, "pelton", draws=300))
+    monkeypatch.setattr("pelton.benchmarks.suite.chosen", lambda names: [BY_NAME[name] for name in names])
+    store = tmp_path / "a.jsonl"
+    suite.run(["stores-40"], chains=[2], repeats=1, store=store, pages=False)
+    (two,) = record.read(store)
+    assert (two["chains"], two["answer"]) == (2, "right")
+    lines = [*measured.values(), two, two | {"chains": 4}]
+    # They are no results of the suite.
+    assert len(suite_tables.latest(lines)) == len(measured)
+    assert suite_report.by_chains(list(measured.values())) is None
+    assert suite_report.by_chains(lines).slug == "by-chains"
+    assert "by number of chains" in suite_report.page(lines)
+    text = suite_tables.page(lines)
+    assert len(re.findall(r"\| 40 stores \| pelton \| [24] \| right \|", text)) == 2
+    assert "By the number of chains" not in suite_tables.page(list(measured.values()))
 
 
 def test_losses_are_shown_as_losses(measured):

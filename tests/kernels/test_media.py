@@ -11,7 +11,6 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from pelton.benchmarks import kernel_media
 from pelton.kernels import adstock, saturation
 from pelton.kernels.media import geometric_hill
 
@@ -230,8 +229,3 @@ def test_linear_in_the_coefficient(seed: int, factor: float) -> None:
     function = fused(6, True)
     scaled = function(spend, *shape, np.float32(factor) * coef)
     np.testing.assert_allclose(scaled, factor * function(spend, *shape, coef), rtol=1e-5, atol=1e-5)
-
-
-def test_the_benchmark_checks_its_rivals() -> None:
-    off = kernel_media.errors(kernel_media.simulate(3, 40, 4), 13)
-    assert set(off) == set(kernel_media.RIVALS)
