@@ -47,13 +47,14 @@ def found_turn(momenta):
     """The same by the rows that the sampler keeps."""
     turns_at = jax.jit(_subtree_turns)
     rows, d = 10, momenta.shape[1]
-    kept, total = jnp.zeros((rows, 3, d)), np.zeros(d, np.float32)
+    kept, total = tuple(jnp.zeros((3, rows, d))), np.zeros(d, np.float32)
     for leaf, momentum in enumerate(momenta):
         total = total + momentum
         if leaf % 2 == 0:
             at = bin(leaf >> 1).count("1")
             before = momenta[leaf - 1] if leaf else momentum
-            kept = kept.at[at].set(np.stack([momentum, total, before]))
+            new = momentum, total, before
+            kept = tuple(one.at[at].set(row) for one, row in zip(kept, new, strict=True))
         elif turns_at(kept, leaf, momentum, total):
             return leaf
     return None
