@@ -3,6 +3,8 @@
 "use strict";
 (() => {
   const NARROW = 704;
+  // What cannot be stacked keeps the width of a desk and is moved sideways.
+  const SIDEWAYS = 900;
   const NEAR = "600px";
   const element = (name, properties, ...inside) => {
     const made = Object.assign(document.createElement(name), properties);
@@ -83,7 +85,7 @@
       const room = this.figure.clientWidth;
       const stacked = room < NARROW && this.source.narrow.height;
       const shape = stacked ? this.source.narrow : this.source.wide;
-      const width = stacked ? room : Math.max(room, NARROW);
+      const width = stacked || room >= NARROW ? room : SIDEWAYS;
       const layout = merged(merged(this.source.layout, shape.layout), {
         width,
         height: Math.round(shape.height || shape.ratio * width),

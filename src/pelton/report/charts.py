@@ -31,11 +31,11 @@ DAY = 86_400_000
 MOST_STACKED = 12
 # Pixels of a stacked panel and of what stands around it.
 HEIGHT, ROW, BELOW, LINE = 200, 24, 52, 18
-NARROW_NAME, LETTERS = 16, 34
+NARROW_NAME, LETTERS = 18, 34
 # Pixels of letters.
 HEAD, LABEL, NOTE = 13, 12.5, 11.5
 _DASHES = {"-": "solid", "--": "dash", ":": "dot", "-.": "dashdot"}
-_SYMBOLS = {"o": "circle", ".": "circle", "D": "diamond", "x": "x", ">": "triangle-right"}
+_SYMBOLS = {"o": "circle", ".": "circle", "D": "diamond", "x": "x-thin", ">": "triangle-right"}
 # Shades of hexagons that a chart tells apart.
 SHADES = 8
 
@@ -74,6 +74,9 @@ class _Chart:
         self.figure = picture.figure
         self.figure.draw_without_rendering()
         shown = [axes for axes in self.figure.axes if axes.get_visible() and axes.get_label() != "<colorbar>"]
+        # As they are read: rows from the top, each from the left.
+        places = {axes: axes.get_window_extent() for axes in shown}
+        shown.sort(key=lambda axes: (-round(places[axes].y0), places[axes].x0))
         self.panels: dict[Any, str] = {axes: str(at + 1) if at else "" for at, axes in enumerate(shown)}
 
     def all(self) -> dict[str, Any]:
@@ -90,7 +93,7 @@ class _Chart:
             "font": quiet,
             "paper_bgcolor": LIGHT["paper"],
             "plot_bgcolor": LIGHT["paper"],
-            "margin": {"l": 0, "r": 0, "t": 0, "b": 0},
+            "margin": {"l": 0, "r": 12, "t": 0, "b": 0, "autoexpand": False},
             "hovermode": self.picture.words.nearest,
             "hoverdistance": 30 if self.picture.words.nearest == "closest" else -1,
             "hoverlabel": {
@@ -188,14 +191,14 @@ class _Chart:
                 "showline": axes.spines["bottom" if letter == "x" else "left"].get_visible(),
                 "exponentformat": "B",
                 "ticklabelstandoff": 3,
-                "nticks": 6,
+                "tickangle": 0,
+                "nticks": 1 + len(_ticks(axis, limits)),
             }
             if scale == "linear" and isinstance(axis.get_major_locator(), FixedLocator):
-                names = [self._text(label.get_text()) for label in axis.get_ticklabels()]
+                names = [self._text(name) for name in _names(axis)]
                 one |= {"tickvals": _rounded(axis.get_majorticklocs()), "ticktext": names, "fixedrange": True}
             elif scale == "log":
-                ticks = [value for value in axis.get_majorticklocs() if min(limits) <= value <= max(limits)]
-                one |= {"tickvals": _rounded(ticks)}
+                one |= {"tickvals": _rounded(_ticks(axis, limits))}
             siblings = getattr(axes, f"get_shared_{letter}_axes")().get_siblings(axes)
             first = next(one for one in self.panels if one in siblings)
             if first is not axes:
@@ -209,7 +212,9 @@ class _Chart:
     def _wide(self, legend: Any) -> dict[str, Any]:
         """Panels where the picture has them, less the room of its title."""
         figure = self.figure
-        around = [one.get_tightbbox() for one in self.panels] + ([legend.get_window_extent()] if legend else [])
+        below = [sub._supxlabel for sub in figure.subfigs or [figure] if sub._supxlabel is not None]
+        around = [one.get_tightbbox() for one in self.panels]
+        around += [one.get_window_extent() for one in (*below, legend) if one is not None]
         top, bottom = max(box.y1 for box in around) + 4, min(box.y0 for box in around) - 4
         height = top - bottom
         layout: dict[str, Any] = {"annotations": []}
@@ -228,12 +233,8 @@ class _Chart:
                 }
             layout["annotations"] += self._name(axes, self._text(axes.get_title(loc="left")))
             layout["annotations"] += self._notes(axes)
-        for sub in figure.subfigs or [figure]:
-            if sub._supxlabel is not None:
-                layout["annotations"].append(
-                    {"text": self._text(sub._supxlabel.get_text()), "showarrow": False, "x": 0.5, "y": 0,
-                     "xref": "paper", "yref": "paper", "yanchor": "bottom"}
-                )  # fmt: skip
+        place = {"x": 0.5, "y": 0, "xref": "paper", "yref": "paper", "yanchor": "bottom", "showarrow": False}
+        layout["annotations"] += [{"text": self._text(label.get_text()), **place} for label in below]
         if legend:
             at = legend.get_window_extent()
             layout["legend"] = {"orientation": "h", "x": 0.5, "xanchor": "center", "yanchor": "middle"}
@@ -264,12 +265,12 @@ class _Chart:
             used += heads[place] + heights[place] + feet[place]
             layout[f"xaxis{at}"] = {
                 "domain": [0, 1],
-                "nticks": 5,
+                "nticks": 3 if _dated(axes.xaxis) else 5,
                 "title": {"text": across[place], "standoff": 6, "font": {"size": LABEL}},
             }
             layout[f"yaxis{at}"] = {"domain": _rounded([bottom, top], 4)}
             if rows[axes]:
-                short = [self._text(shorten(label.get_text(), NARROW_NAME)) for label in axes.get_yticklabels()]
+                short = [self._text(shorten(name, NARROW_NAME)) for name in _names(axes.yaxis)]
                 layout[f"yaxis{at}"]["ticktext"] = short
             layout["annotations"] += self._name(axes, names[axes])
         if labels:
@@ -330,6 +331,16 @@ def _first(words: Iterable[str]) -> str:
 
 def _dated(axis: Any) -> bool:
     return isinstance(axis.get_major_locator(), AutoDateLocator)
+
+
+def _ticks(axis: Any, limits: tuple[float, float]) -> list[float]:
+    """Places of the ticks that are seen."""
+    return [value for value in axis.get_majorticklocs() if min(limits) <= value <= max(limits)]
+
+
+def _names(axis: Any) -> list[str]:
+    """What stands at an axis's ticks, whether or not another panel shows it."""
+    return axis.get_major_formatter().format_ticks(axis.get_majorticklocs())
 
 
 def _rows(axes: Any) -> int:

@@ -73,10 +73,10 @@ def share_picture(media: Media) -> Picture | None:
         handles = [*right.plot([], [], "D", mfc="none", mec=LIGHT["ink"], mew=1.4, ms=6, ls="")]
         handles += right.plot([], [], "o-", color=LIGHT["pooled"], ms=6.5, lw=2.2)
         legend(figure, handles, ["share of the spend", "share of the effect, 94% interval"])
-    for axes, words in ((left, f"share of {drawn.target} (%)"), (right, "share of what media brought (%)")):
+    for axes, label in ((left, f"share of {drawn.target} (%)"), (right, "share of what media brought (%)")):
         rows_axis(axes, [drawn.channels[number] for number in order])
         axes.set_xlim(0, None)
-        label_axis(axes.xaxis, words)
+        label_axis(axes.xaxis, label)
         ratio_axis(axes.xaxis)
     title = _share_title(media, drawn)
     finish(figure, title, balanced=True)
@@ -144,14 +144,14 @@ def roas_picture(media: Media) -> Picture | None:
         np.concatenate([columns["roas"][order], columns["marginal_roas"][order]]),
         np.concatenate([columns["roas_high"][order], columns["marginal_roas_high"][order]]),
     )
-    for name, shift, colour, marker, words in (
+    for name, shift, colour, marker, label in (
         ("roas", -0.14, "pooled", "o", "ROAS: all spend of the data"),
         ("marginal_roas", 0.16, "raw", "D", "marginal ROAS: the next unit of money"),
     ):
         low, mean, high = (columns[f"{name}{end}"][order] for end in ("_low", "", "_high"))
         interval_rows(
             axes, y + shift, low, mean, high, limit, colour=LIGHT[colour], marker=marker, hollow=marker == "D",
-            label=words, size=6.5 if marker == "o" else 5.5, width=2.2 if marker == "o" else 1.4,
+            label=label, size=6.5 if marker == "o" else 5.5, width=2.2 if marker == "o" else 1.4,
         )  # fmt: skip
     words, table = Words("y"), _roas_table(media, write)
     words(axes, columns["roas"][order], y, [_row_in_words(table, row, range(1, 6)) for row in range(len(order))])

@@ -66,7 +66,8 @@ def _unit_words(units: pd.DataFrame) -> list[str]:
     write = Rates(units["sd"])
     records: Any = units.to_dict("records")
     return [
-        f"{shorten(visible(name), 60)}\npooled {write(row['mean'])}, 94% interval {write.interval(row['q03'], row['q97'])}"
+        f"{shorten(visible(name), 60)}\npooled {write(row['mean'])}, 94% interval "
+        f"{write.interval(row['q03'], row['q97'])}"
         f"\nraw {write(row['raw'])}: {row['successes']:,.0f} of {row['trials']:,.0f}"
         for name, row in zip(units.index, records, strict=True)
     ]
