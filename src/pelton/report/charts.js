@@ -126,11 +126,12 @@
 
     tell(at) {
       if (at < 0) return;
-      this.at = at;
       const { curve, point } = this.places[at], trace = this.source.data[curve];
+      const entered = (this.places[this.at] || {}).curve !== curve && trace.name ? trace.name + ". " : "";
+      this.at = at;
       Plotly.Fx.hover(this.plot, [{ curveNumber: curve, pointNumber: point }], trace.xaxis + trace.yaxis);
       const words = element("textarea");
-      words.innerHTML = trace.hovertext[point].replace(/<br>/g, "; ");
+      words.innerHTML = entered + trace.hovertext[point].replace(/<br>/g, "; ");
       this.told.textContent = words.value;
     }
 

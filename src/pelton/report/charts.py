@@ -11,6 +11,7 @@ import gzip
 import textwrap
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
+from xml.sax.saxutils import escape
 
 import numpy as np
 from matplotlib.collections import LineCollection, PathCollection, PolyCollection
@@ -60,12 +61,12 @@ def chart(picture: Picture) -> dict[str, Any] | None:
 
 
 def literal(text: str) -> str:
-    """Text that Plotly shows as it is: no mark-up, no entity, and the lines as they are.
+    """Text that Plotly shows as it is: no mark-up, no entity, no formula, and the lines as they are.
 
-    >>> literal("<b>Q&A</b>")
-    '&lt;b&gt;Q&amp;A&lt;/b&gt;'
+    >>> literal("<b>Q&A</b> for $5")
+    '&lt;b&gt;Q&amp;A&lt;/b&gt; for &#36;5'
     """
-    return text.replace("&", "&amp;").replace("<", "&lt;").replace(">", "&gt;").replace("\n", "<br>")
+    return escape(text).replace("$", "&#36;").replace("\n", "<br>")
 
 
 class _Chart:
@@ -82,7 +83,7 @@ class _Chart:
     def all(self) -> dict[str, Any]:
         legend = self.figure.legends[0] if self.figure.legends else None
         data = [trace for axes in self.panels for trace in self._look(axes)]
-        data += [{**self._words(axes, x, y, texts)} for axes, x, y, texts in self.picture.words.places]
+        data += [self._words(axes, x, y, texts) for axes, x, y, texts in self.picture.words.places]
         labels = [self._text(text.get_text()) for text in legend.get_texts()] if legend else []
         for handle, label in zip(legend.legend_handles if legend else (), labels, strict=True):
             data.append(_key(handle) | {"name": label, "showlegend": True, "hoverinfo": "skip"})
@@ -167,7 +168,8 @@ class _Chart:
         """An unseen line through the places that have something to say: a script finds the nearest on it."""
         x, y = (axis.convert_units(np.asarray(values)) for axis, values in ((axes.xaxis, x), (axes.yaxis, y)))
         said = {"hoverinfo": "text", "hovertext": [self._text(text) for text in texts], "hoveron": "points"}
-        return self._trace(axes, x, y, mode="lines", line={"width": 0, "color": LIGHT["ink"]}, **said)
+        panel = self._text(axes.get_title(loc="left").partition("\n")[0])
+        return self._trace(axes, x, y, mode="lines", line={"width": 0, "color": LIGHT["ink"]}, name=panel, **said)
 
     # How it is arranged.
 

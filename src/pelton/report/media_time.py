@@ -223,7 +223,8 @@ def _stack(
         floor = top
     rows = zip(map(day, dates), observed, said, strict=True)
     # From the top layer down, as they are drawn.
-    words(axes, dates, floor, ["\n".join([f"{date}: {amount(seen)}", *lines[::-1]]) for date, seen, lines in rows])
+    texts = ["\n".join([f"{date}: observed {amount(seen)}", *lines[::-1]]) for date, seen, lines in rows]
+    words(axes, dates, floor, texts)
     axes.plot(dates, observed, color=LIGHT["ink"], lw=0.8)
     axes.margins(x=0.01)
     if min(axes.dataLim.y0, np.nanmin(observed, initial=0.0)) >= 0:
