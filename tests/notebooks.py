@@ -85,19 +85,34 @@ def make(page):
         NotebookClient(made, timeout=TIME, kernel_name="python3", record_timing=False, resources=where).execute()
     for cell in made.cells:
         if cell.cell_type == "code":
-            cell.outputs = [_kept(output) for output in cell.outputs if output.get("name") != "stderr"]
+            cell.outputs = tidy(cell.outputs)
     NOTEBOOKS.mkdir(exist_ok=True)
     nbformat.validate(made)
     text = json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True)
     (NOTEBOOKS / f"{page.stem}.ipynb").write_text(text + "\n", encoding="utf-8")
 
 
-def _kept(output):
-    """A result without forms that are too long to read; its plain text stays."""
-    if "data" in output:
-        kept = {form: value for form, value in output["data"].items() if form == "image/png" or len(value) < MOST}
-        output["data"] = kept
-    return output
+def tidy(outputs):
+    """Results as they are kept: what was printed as a terminal leaves it, the others without forms too long to read."""
+    printed = "".join("".join(one["text"]) for one in outputs if one.get("name") == "stdout")
+    kept = [one for one in outputs if one["output_type"] != "stream"]
+    for one in kept:
+        if "data" in one:
+            found = one["data"].items()
+            one["data"] = {form: value for form, value in found if form == "image/png" or len(value) < MOST}
+    return [{"output_type": "stream", "name": "stdout", "text": plain(printed)}, *kept] if printed.strip() else kept
+
+
+def plain(text):
+    r"""What a terminal shows in the end: no colours, no line that was written over or taken back.
+
+    >>> plain("10%\r20%\r\n\x1b[1A\x1b[2K\x1b[1mdone\x1b[0m \r\n")
+    'done\n'
+    """
+    text = text.replace("\r\n", "\n")
+    text = re.sub(r"[^\n]*\n[^\n]*\x1b\[1A\x1b\[2K", "", text)
+    text = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", text)
+    return "\n".join(line.rpartition("\r")[2].rstrip() for line in text.split("\n"))
 
 
 if __name__ == "__main__":

@@ -134,7 +134,7 @@ class _Chart:
         if isinstance(artist, PathCollection):
             x, y = np.asarray(artist.get_offsets()).T
             size = np.sqrt(np.broadcast_to(artist.get_sizes(), x.shape)) * POINT
-            colour = artist.get_facecolor()[0]
+            colour: Any = artist.get_facecolor()[0]
             edge = {"color": LIGHT["paper"], "width": 1}
             marker = {"color": to_hex(colour), "size": _rounded(size), "line": edge}
             return [{"x": x, "y": y, "mode": "markers", "opacity": float(colour[3]), "marker": marker}]
@@ -214,7 +214,7 @@ class _Chart:
     def _wide(self, legend: Any) -> dict[str, Any]:
         """Panels where the picture has them, less the room of its title."""
         figure = self.figure
-        below = [sub._supxlabel for sub in figure.subfigs or [figure] if sub._supxlabel is not None]
+        below = [text for text in figure.texts if text.get_text() and text.get_text() == figure.get_supxlabel()]
         around = [one.get_tightbbox() for one in self.panels]
         around += [one.get_window_extent() for one in (*below, legend) if one is not None]
         top, bottom = max(box.y1 for box in around) + 4, min(box.y0 for box in around) - 4
