@@ -193,10 +193,19 @@ def _hexagons(axes: Any, x: np.ndarray, y: np.ndarray, words: Words, **settings:
         linewidths=0.2,
         **settings,
     )
-    across, along = np.asarray(drawn.get_offsets()).T
-    centres = 10**across if settings.get("xscale") == "log" else across
-    words(axes, centres, along, [count(int(units), "unit") + " hereabouts" for units in drawn.get_array()])
+    across, along = _centres(drawn, settings.get("xscale") == "log")
+    words(axes, across, along, [count(int(units), "unit") + " hereabouts" for units in drawn.get_array()])
     return drawn
+
+
+def _centres(drawn: Any, logarithmic: bool) -> np.ndarray:
+    """Where hexagons lie: versions of matplotlib move one outline, by logarithms too, or draw each in its place."""
+    outlines = np.array([path.vertices[:6] for path in drawn.get_paths()])
+    places = np.array(drawn.get_offsets(), dtype=float)
+    if logarithmic:
+        outlines[..., 0] = np.log10(outlines[..., 0])
+    across, along = (outlines.mean(axis=1) + places).T
+    return np.array([10**across if logarithmic else across, along])
 
 
 def _size_legend(axes: Any, trials: np.ndarray) -> None:
