@@ -69,7 +69,8 @@ $(DOCS_STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 docs: $(DOCS_STAMP)  ## the documentation site in site/, broken links and anchors refused
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@# Quiet, mkdocs would not count its own warnings, and refuse nothing.
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 pictures: $(STAMP)  ## the pictures of docs/, made by the code of its pages
 	PELTON_WRITE_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py

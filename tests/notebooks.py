@@ -86,6 +86,8 @@ def make(page):
     for cell in made.cells:
         if cell.cell_type == "code":
             cell.outputs = tidy(cell.outputs)
+    # Of the language its name says enough: versions would change with the machine.
+    made.metadata["language_info"] = {"name": "python"}
     NOTEBOOKS.mkdir(exist_ok=True)
     nbformat.validate(made)
     text = json.dumps(made, indent=1, ensure_ascii=False, sort_keys=True)

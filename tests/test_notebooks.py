@@ -52,3 +52,10 @@ def test_a_notebook_has_its_results(page):
 
 def test_every_notebook_has_its_page():
     assert {file.stem for file in notebooks.NOTEBOOKS.glob("*.ipynb")} == {page.stem for page in PAGES}
+
+
+def test_printed_lines_are_kept_as_a_terminal_leaves_them():
+    printed = "\x1b[?25l\r\x1b[2K10%\r\x1b[2K100%\r\n\x1b[?25h\r\x1b[1A\x1b[2K\x1b[1mdone\x1b[0m \r\n"
+    assert notebooks.plain(printed) == "done\n"
+    outputs = [{"output_type": "stream", "name": name, "text": name} for name in ("stdout", "stderr", "stdout")]
+    assert notebooks.tidy(outputs) == [{"output_type": "stream", "name": "stdout", "text": "stdoutstdout"}]
