@@ -14,9 +14,11 @@ OLDEST_STAMP := $(OLDEST)/.installed
 # What the documentation site is built with.
 DOCS := .venv-docs
 DOCS_STAMP := $(DOCS)/.installed
+# What the tutorials' notebooks are run with, in .venv.
+NOTEBOOKS_STAMP := $(VENV)/.notebooks
 PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
 
-.PHONY: help setup docs pictures demo test test-slow reliability test-adapters test-oldest lint types imports doctest wheel format clean
+.PHONY: help setup docs pictures notebooks demo test test-slow reliability test-adapters test-oldest lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -67,10 +69,18 @@ $(DOCS_STAMP): pyproject.toml constraints.txt
 	@touch $@
 
 docs: $(DOCS_STAMP)  ## the documentation site in site/, broken links and anchors refused
-	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict --quiet
+	@# Quiet, mkdocs would not count its own warnings, and refuse nothing.
+	NO_MKDOCS_2_WARNING=1 $(DOCS)/bin/mkdocs build --strict
 
 pictures: $(STAMP)  ## the pictures of docs/, made by the code of its pages
 	PELTON_WRITE_PICTURES=1 $(BIN)/python -m pytest tests/test_docs.py
+
+$(NOTEBOOKS_STAMP): $(STAMP)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check -c constraints.txt -e '.[notebooks]'
+	@touch $@
+
+notebooks: $(NOTEBOOKS_STAMP)  ## the tutorials as notebooks in docs/notebooks/, run by the code of their pages (some minutes)
+	$(BIN)/python -m tests.notebooks
 
 lint: $(STAMP)
 	$(BIN)/ruff check .

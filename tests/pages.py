@@ -15,16 +15,16 @@ from pelton.engine.errors import ConvergenceWarning
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 # Python and commands in the order of the page; a comment that begins with "run first" is run and not shown.
-_BLOCK = re.compile(
+BLOCK = re.compile(
     r"```(python|sh)\n(.*?)```|<!-- run first\n(.*?)-->|<!-- (not run): (.*?) -->\n+```\w+\n.*?```", re.DOTALL
 )
-_PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
+PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 
 
 def blocks(page):
     """(kind, code) of each block that is to be run."""
     found = []
-    for match in _BLOCK.finditer(page.read_text(encoding="utf-8")):
+    for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
         kind, code, hidden, skipped, _ = match.groups()
         if not skipped:
             found.append((kind or "python", code or hidden))
@@ -33,7 +33,7 @@ def blocks(page):
 
 def pictures(page):
     """(alternative text, path from docs/) of each picture of a page."""
-    return _PICTURE.findall(page.read_text(encoding="utf-8"))
+    return PICTURE.findall(page.read_text(encoding="utf-8"))
 
 
 def run(page):

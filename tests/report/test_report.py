@@ -25,12 +25,14 @@ class Links(HTMLParser):
 
     def __init__(self):
         super().__init__()
-        self.addresses, self.alternatives, self.tags = [], [], []
+        self.addresses, self.alternatives, self.tags, self.kinds = [], [], [], []
 
     def handle_starttag(self, tag, attrs):
         self.tags.append(tag)
         found = dict(attrs)
         self.addresses += [found[name] for name in ("src", "href", "data", "srcset") if name in found]
+        if tag == "script":
+            self.kinds.append(found.get("type", ""))
         if tag == "img":
             self.alternatives.append(found["alt"])
 
@@ -66,8 +68,9 @@ def test_the_page_is_self_contained(written):
     pictures = [address for address in links.addresses if not address.startswith("#")]
     assert len(pictures) == 6
     assert all(address.startswith("data:image/svg+xml;base64,") for address in pictures)
-    assert links.tags.count("script") == 2
+    assert set(links.kinds) == {"", "application/json", "application/gzip"}
     assert not {"link", "iframe", "object"} & set(links.tags)
+    assert "default-src 'none'" in page
     assert "url(" not in re.sub(r"data:[^\"]*", "", page)
     for address in pictures:
         svg = base64.b64decode(address.partition(",")[2]).decode()

@@ -3,11 +3,11 @@
 import functools
 import io
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 from xml.sax.saxutils import escape
 
 import matplotlib as mpl
@@ -224,6 +224,22 @@ class Table:
     rows: tuple[tuple[str, ...], ...]
 
 
+class Words:
+    """What a reader who points at a picture is told; a picture with words becomes an interactive chart on the page.
+
+    Attributes:
+        nearest: which place answers: the nearest along x, along y, or "closest" to the pointer.
+        places: axes, places in their data's units, and a text for each place.
+    """
+
+    def __init__(self, nearest: Literal["x", "y", "closest"] = "closest"):
+        self.nearest = nearest
+        self.places: list[tuple[Any, Any, Any, list[str]]] = []
+
+    def __call__(self, axes: Any, x: Any, y: Any, texts: Iterable[str]) -> None:
+        self.places.append((axes, x, y, list(texts)))
+
+
 @dataclass(frozen=True)
 class Picture:
     """A figure and the words that go with it.
@@ -236,6 +252,7 @@ class Picture:
         figure: the drawing.
         names: unit names in it.
         table: its figures, for those who would rather read or cannot see them.
+        words: what is said on pointing at it.
     """
 
     slug: str
@@ -245,11 +262,17 @@ class Picture:
     figure: Figure
     names: Names = field(default_factory=Names)
     table: Table | None = None
+    words: Words = field(default_factory=Words)
 
     @property
     def alt(self) -> str:
         """The picture in words, for those who do not see it."""
-        words = f"{self.heading}. {self.title}"
+        return f"{self.heading}. {self.called}"
+
+    @property
+    def called(self) -> str:
+        """The title with the names themselves: the page can write all of them."""
+        words = self.title
         for stand_in, name in self.names.stand_ins.items():
             words = words.replace(stand_in, name)
         return words

@@ -14,6 +14,7 @@ from markupsafe import Markup
 from pelton.engine.diagnostics import MAX_RHAT
 from pelton.engine.importance import MAX_KHAT
 from pelton.report.canvas import DARK, LIGHT, Picture
+from pelton.report.charts import chart, library
 from pelton.report.findings import Findings
 from pelton.report.wording import Amounts, Rates, count, probability, significant, visible
 
@@ -109,6 +110,7 @@ def render(
     attrs = {str(name): value for name, value in tree.attrs.items()}
     made = str(attrs.get("created_at", "")).replace("T", ", ").replace("+00:00", " UTC")
     version = attrs.get("inference_library_version", "")
+    charts = [chart(picture) for picture in pictures]
     return environment.get_template(template).render(
         heading=heading,
         subheading=f"{what} by pelton {version}, {made}",
@@ -122,9 +124,13 @@ def render(
                 "reading": picture.reading,
                 "source": "data:image/svg+xml;base64," + base64.b64encode(picture.svg().encode()).decode(),
                 "table": picture.table,
+                "title": picture.called,
+                "chart": embedded(drawn) if drawn else "",
             }
-            for picture in pictures
+            for picture, drawn in zip(pictures, charts, strict=True)
         ],
+        library=library() if any(charts) else "",
+        themes=embedded({"light": LIGHT, "dark": DARK}),
         diagnostics_caption=f"{which}. R-hat should be below {MAX_RHAT}, effective sizes above 100 a chain. "
         f"{diagnostics_note}",
         diagnostics_columns=["variable", "mean", "sd", "R-hat", "ESS bulk", "ESS tails", "error of the mean"],
@@ -135,13 +141,13 @@ def render(
     )
 
 
-def embedded(rows: Sequence[Sequence[str]]) -> Markup:
-    r"""Rows of cells as JSON inside a page, where nothing in them ends the script that holds them.
+def embedded(data: Any) -> Markup:
+    r"""Data as JSON inside a page, where nothing in them ends the script that holds them.
 
     >>> embedded([["</script>", "1%"]])
     Markup('[["\\u003c/script>","1%"]]')
     """
-    text = json.dumps(rows, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(data, ensure_ascii=False, separators=(",", ":"))
     return Markup(text.replace("<", "\\u003c"))
 
 

@@ -9,7 +9,7 @@ from matplotlib.lines import Line2D
 
 from pelton.models.allocation import Allocation
 from pelton.report.axes import beside, padded, rows_axis
-from pelton.report.canvas import LIGHT, WIDTH, Names, Picture, Table, finish, new_figure, styled
+from pelton.report.canvas import LIGHT, WIDTH, Names, Picture, Table, Words, finish, new_figure, styled
 from pelton.report.media_axes import (
     PANELS,
     ROWS,
@@ -131,8 +131,10 @@ def allocation_picture(allocation: Allocation, target: str = "target", period: s
     halves: Any = figure.subfigures(2, 1, height_ratios=heights)
     above, below = halves
     grid = above.subplots(1, len(parts), squeeze=False)[0]
+    words = Words("y")
     for axes, (level, today, spend, labels) in zip(grid, parts, strict=True):
         _dumbbells(axes, today, spend)
+        words(axes, spend, np.arange(len(labels)), _moves_in_words(labels, today, spend))
         rows_axis(axes, labels)
         name_axes(axes, f"spend by {level}")
         # Channels and geos stand beside one another; rows of one height are easier to read.
@@ -141,6 +143,13 @@ def allocation_picture(allocation: Allocation, target: str = "target", period: s
         label_axis(axes.xaxis, f"money over {allocation.periods} {period}s")
     axes, drawn = below.subplots(), names(target, 0, "target")
     _responses(axes, plans)
+    table = _plan_table(allocation, plans, target)
+    heads = table.columns
+    said = [
+        "\n".join([row[0], *(f"{head}: {cell}" for head, cell in zip(heads[1:], row[1:], strict=True))])
+        for row in table.rows
+    ]
+    words(axes, [plan["response_mean"] for plan in plans.values()], np.arange(len(plans)), said)
     label_axis(axes.xaxis, f"expected {drawn}, with {_interval(allocation)}s")
     name_axes(axes, f"what the budget of {whole(allocation.budget)} brings")
     legend(figure, _handles(), ["today", "optimum"])
@@ -160,8 +169,15 @@ def allocation_picture(allocation: Allocation, target: str = "target", period: s
         "split. The intervals overlap because all splits share what is uncertain; the probability compares them draw "
         "by draw."
     )
-    table = _plan_table(allocation, plans, target)
-    return Picture("allocation", "Where the budget should go", title, reading, figure, names, table)
+    return Picture("allocation", "Where the budget should go", title, reading, figure, names, table, words)
+
+
+def _moves_in_words(labels: list[str], today: np.ndarray, spend: np.ndarray) -> list[str]:
+    rows = zip(labels, today, spend, strict=True)
+    return [
+        f"{name}\ntoday {amount(now)}\noptimum {amount(best)} ({amount(best - now, sign=True)})"
+        for name, now, best in rows
+    ]
 
 
 def _handles() -> list[Any]:
@@ -224,8 +240,11 @@ def allocation_lines_picture(allocation: Allocation, period: str = "period") -> 
     labels = [names(lines.geos[geo], int(geo), "geo") for geo in order]
     figure = new_figure(WIDTH, 1.2 + rows * (0.62 + 0.22 * len(order)))
     panels, _ = small_multiples(figure, len(shown), columns, sharey=True)
+    words = Words("y")
     for place, (number, axes) in enumerate(zip(shown, panels, strict=True)):
-        _dumbbells(axes, lines.today[order, number], lines.spend[order, number], 5.5)
+        today, spend = lines.today[order, number], lines.spend[order, number]
+        _dumbbells(axes, today, spend, 5.5)
+        words(axes, spend, np.arange(len(order)), _moves_in_words(labels, today, spend))
         rows_axis(axes, labels)
         if len(order) > 10:
             axes.tick_params(axis="y", labelsize=8.5)
@@ -250,7 +269,7 @@ def allocation_lines_picture(allocation: Allocation, period: str = "period") -> 
     if lines.beyond:
         reading += " Where more would be spent than was ever tried, the figures are an extrapolation; test it first."
     table = _line_table(allocation, lines)
-    return Picture("allocation_lines", "The budget by geo and channel", title, reading, figure, names, table)
+    return Picture("allocation_lines", "The budget by geo and channel", title, reading, figure, names, table, words)
 
 
 def _line_table(allocation: Allocation, lines: _Lines) -> Table:

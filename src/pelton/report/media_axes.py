@@ -122,6 +122,14 @@ def date_axis(axes: Any, columns: int) -> None:
     axes.xaxis.set_major_formatter(formatter)
 
 
+def day(date: np.datetime64) -> str:
+    """
+    >>> day(np.datetime64("2024-03-05T00:00"))
+    '2024-03-05'
+    """
+    return str(date.astype("datetime64[D]"))
+
+
 def small_multiples(
     figure: Any, number: int, columns: int | None = None, **settings: Any
 ) -> tuple[list[Any], np.ndarray]:

@@ -6,7 +6,7 @@ import numpy as np
 import xarray as xr
 from matplotlib.lines import Line2D
 
-from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, finish, new_figure, styled
+from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, Words, finish, new_figure, styled
 from pelton.report.media_axes import (
     PANELS,
     ROWS,
@@ -27,7 +27,7 @@ from pelton.report.media_axes import (
     small_multiples,
 )
 from pelton.report.media_numbers import Carryover, Media
-from pelton.report.wording import visible
+from pelton.report.wording import count, visible
 
 # Rows and columns of the curves of single geos.
 MATRIX = 6
@@ -50,15 +50,15 @@ def response_picture(media: Media) -> Picture | None:
     drawn = labels_of(media, channels_length=40 if columns < 3 else 28)
     figure = new_figure(WIDTH, 0.9 + (3.0 if len(shown) == 1 else 2.25) * rows)
     panels, _ = small_multiples(figure, len(shown), columns)
-    colours = channel_colours(media)
+    colours, words = channel_colours(media), Words("x")
     for place, (number, axes) in enumerate(zip(shown, panels, strict=True)):
         one = curves.isel(channel=number)
-        _curve(axes, one, colours[number], interval=True)
-        words = drawn.channels[number]
+        _curve(axes, one, colours[number], words, interval=True)
+        name = drawn.channels[number]
         double = _gain(one)
         if np.isfinite(double):
-            words += f"\ntwice the spend: {percent(double).replace('%', '')}% more"
-        name_axes(axes, words)
+            name += f"\ntwice the spend: {percent(double).replace('%', '')}% more"
+        name_axes(axes, name)
         amount_axis(axes.xaxis, 4)
         amount_axis(axes.yaxis, 4)
         if place + columns >= len(shown):
@@ -75,16 +75,17 @@ def response_picture(media: Media) -> Picture | None:
         + ". The dot is today's spend, the mean of the last year, with its 94% interval; the band is that of the "
         "curve. The flatter the curve at the dot, the less the next unit of money brings."
     )
-    return Picture(
-        "response", "What more or less spend would bring", title, reading, figure, drawn.names, _response_table(media)
-    )
+    heading, table = "What more or less spend would bring", _response_table(media)
+    return Picture("response", heading, title, reading, figure, drawn.names, table, words)
 
 
-def _curve(axes: Any, one: xr.Dataset, colour: str, interval: bool) -> None:
+def _curve(axes: Any, one: xr.Dataset, colour: str, words: Words, interval: bool) -> None:
     """A channel's curve with today's spend marked."""
     spend, mean, low, high = (one[name].to_numpy() for name in ("spend", "mean", "low", "high"))
     axes.fill_between(spend, low, high, color=colour, alpha=0.2, lw=0)
     axes.plot(spend, mean, color=colour, lw=1.8)
+    rows = zip(spend, mean, low, high, strict=True)
+    words(axes, spend, mean, [f"spend {amount(s)}: {amount(m)}\n94% interval {amounts(a, b)}" for s, m, a, b in rows])
     today, there = float(one["today"]), float(one["today_mean"])
     if today > 0:
         axes.plot([today, today], [0, there], color=LIGHT["ink"], lw=0.9, ls=":")
@@ -146,19 +147,19 @@ def response_by_geo_picture(media: Media) -> Picture | None:
     drawn = labels_of(media, 18, (40, 40, 30, 22, 17, 14)[columns - 1])
     figure = new_figure(WIDTH, 1.2 + 1.25 * len(order))
     grid = figure.subplots(len(order), columns, squeeze=False)
-    colours = channel_colours(media)
+    colours, words = channel_colours(media), Words("x")
     for row, geo in enumerate(order):
         for column, number in enumerate(shown):
             axes = grid[row, column]
-            _curve(axes, media.curves.isel(geo=geo, channel=number), colours[number], interval=False)
+            _curve(axes, media.curves.isel(geo=geo, channel=number), colours[number], words, interval=False)
             amount_axis(axes.xaxis, 3 if columns < 5 else 2, short=True)
             amount_axis(axes.yaxis, 3, short=True)
             axes.tick_params(labelsize=8, pad=2)
             if row == 0:
                 name_axes(axes, drawn.channels[number], 9)
         label_axis(grid[row, 0].yaxis, drawn.geos[geo])
-    words = figure.supxlabel(f"spend a {media.period}", fontsize=10)
-    words.set_parse_math(False)
+    label = figure.supxlabel(f"spend a {media.period}", fontsize=10)
+    label.set_parse_math(False)
     title = _margin_title(media, drawn)
     finish(figure, title, balanced=True)
     settle(figure)
@@ -170,9 +171,8 @@ def response_by_geo_picture(media: Media) -> Picture | None:
         "that was never paid for shows what the group says."
     )
     table = _today_table(media, shown)
-    return Picture(
-        "response_by_geo", "What more or less spend would bring, by geo", title, reading, figure, drawn.names, table
-    )
+    heading = "What more or less spend would bring, by geo"
+    return Picture("response_by_geo", heading, title, reading, figure, drawn.names, table, words)
 
 
 def _today_table(media: Media, shown: list[int]) -> Table:
@@ -215,10 +215,16 @@ def adstock_picture(media: Media) -> Picture:
     drawn = labels_of(media, channels_length=40 if columns < 3 else 28)
     figure = new_figure(WIDTH, 1.1 + (2.8 if len(shown) == 1 else 2.1) * rows)
     panels, _ = small_multiples(figure, len(shown), columns, sharey=True)
-    colours = channel_colours(media)
+    colours, words = channel_colours(media), Words("x")
     for place, (number, axes) in enumerate(zip(shown, panels, strict=True)):
         one = media.carryover[number]
         _weights(axes, one, colours[number], media.by_size[:FAINT])
+        rows = zip(*(100 * share for share in (one.mean, one.low, one.high)), strict=True)
+        said = [
+            f"after {count(lag, media.period)}: {m:.1f}%\n94% interval {a:.1f}% to {b:.1f}%"
+            for lag, (m, a, b) in enumerate(rows)
+        ]
+        words(axes, np.arange(len(said)), 100 * one.mean, said)
         mean, low, high = one.typical_half_life
         name_axes(axes, f"{drawn.channels[number]}\nhalf within {_periods(mean, low, high, media.period)}")
         ratio_axis(axes.xaxis, 6)
@@ -246,7 +252,7 @@ def adstock_picture(media: Media) -> Picture:
         f"Half of the effect has come after so many {media.period}s, counted from the start of the {media.period} of "
         f"the spend; 94% intervals in brackets. Drawn until {percent(SEEN)} of every channel's effect have come."
     )
-    return Picture("adstock", "How long media act", title, reading, figure, drawn.names, _adstock_table(media))
+    return Picture("adstock", "How long media act", title, reading, figure, drawn.names, _adstock_table(media), words)
 
 
 def _weights(axes: Any, one: Carryover, colour: str, geos: list[int]) -> None:

@@ -1,11 +1,12 @@
 """The pictures of what a media mix's channels brought for their money: shares, ROAS and marginal ROAS, by geo."""
 
+from collections.abc import Sequence
 from typing import Any
 
 import numpy as np
 
 from pelton.report.axes import rows_axis
-from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, finish, new_figure, styled
+from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, Words, finish, new_figure, styled
 from pelton.report.media_axes import (
     PANELS,
     ROWS,
@@ -51,7 +52,7 @@ def share_picture(media: Media) -> Picture | None:
     share = {name: media.by_component(name)[0] for name in ("share", "share_low", "share_high")}
     figure = new_figure(WIDTH, 2.1 + 0.36 * len(order))
     left, right = figure.subplots(1, 2, sharey=True)
-    y = np.arange(len(order))
+    y, words = np.arange(len(order)), Words("y")
     for row, number in enumerate(order):
         for axes, triple in (
             (left, [share["share_low"][number], share["share"][number], share["share_high"][number]]),
@@ -59,16 +60,23 @@ def share_picture(media: Media) -> Picture | None:
         ):
             low, mean, high = (100 * np.atleast_1d(value) for value in triple)
             interval_rows(axes, y[row : row + 1], low, mean, high, np.inf, colour=colours[number], size=7)
+    # Their figures are the table's, row by row.
+    table = _share_table(media)
+    for axes, columns, mean in (
+        (left, (1, 2), share["share"]),
+        (right, (4, 5, 3), media.effect_share[:, 0]),
+    ):
+        words(axes, 100 * mean[order], y, [_row_in_words(table, row, columns) for row in range(len(order))])
     if paid:
         look: dict[str, Any] = {"mfc": "none", "mec": LIGHT["ink"], "mew": 1.4, "ms": 6, "clip_on": False}
         right.plot(100 * spend[order] / spend.sum(), y, "D", **look)
         handles = [*right.plot([], [], "D", mfc="none", mec=LIGHT["ink"], mew=1.4, ms=6, ls="")]
         handles += right.plot([], [], "o-", color=LIGHT["pooled"], ms=6.5, lw=2.2)
         legend(figure, handles, ["share of the spend", "share of the effect, 94% interval"])
-    for axes, words in ((left, f"share of {drawn.target} (%)"), (right, "share of what media brought (%)")):
+    for axes, label in ((left, f"share of {drawn.target} (%)"), (right, "share of what media brought (%)")):
         rows_axis(axes, [drawn.channels[number] for number in order])
         axes.set_xlim(0, None)
-        label_axis(axes.xaxis, words)
+        label_axis(axes.xaxis, label)
         ratio_axis(axes.xaxis)
     title = _share_title(media, drawn)
     finish(figure, title, balanced=True)
@@ -81,7 +89,13 @@ def share_picture(media: Media) -> Picture | None:
             " At the right a diamond to the left of its dot means that the channel brought more than its share of the "
             "money."
         )
-    return Picture("share", "What each channel brought", title, reading, figure, drawn.names, _share_table(media))
+    return Picture("share", "What each channel brought", title, reading, figure, drawn.names, table, words)
+
+
+def _row_in_words(table: Table, row: int, columns: Sequence[int]) -> str:
+    """Some cells of a row under its name."""
+    cells = table.rows[row]
+    return "\n".join([cells[0], *(f"{table.columns[at]}: {cells[at]}" for at in columns)])
 
 
 def _share_title(media: Media, drawn: Labels) -> str:
@@ -130,15 +144,17 @@ def roas_picture(media: Media) -> Picture | None:
         np.concatenate([columns["roas"][order], columns["marginal_roas"][order]]),
         np.concatenate([columns["roas_high"][order], columns["marginal_roas_high"][order]]),
     )
-    for name, shift, colour, marker, words in (
+    for name, shift, colour, marker, label in (
         ("roas", -0.14, "pooled", "o", "ROAS: all spend of the data"),
         ("marginal_roas", 0.16, "raw", "D", "marginal ROAS: the next unit of money"),
     ):
         low, mean, high = (columns[f"{name}{end}"][order] for end in ("_low", "", "_high"))
         interval_rows(
             axes, y + shift, low, mean, high, limit, colour=LIGHT[colour], marker=marker, hollow=marker == "D",
-            label=words, size=6.5 if marker == "o" else 5.5, width=2.2 if marker == "o" else 1.4,
+            label=label, size=6.5 if marker == "o" else 5.5, width=2.2 if marker == "o" else 1.4,
         )  # fmt: skip
+    words, table = Words("y"), _roas_table(media, write)
+    words(axes, columns["roas"][order], y, [_row_in_words(table, row, range(1, 6)) for row in range(len(order))])
     rows_axis(axes, [drawn.channels[number] for number in order])
     for shift, head, name in ((1.02, "ROAS", "roas"), (1.12, "marginal", "marginal_roas")):
         axes.text(shift, -0.65, head, transform=axes.get_yaxis_transform(), va="bottom", fontsize=9)
@@ -160,7 +176,7 @@ def roas_picture(media: Media) -> Picture | None:
     unpaid = [media.channels[number] for number in range(len(media.channels)) if columns["spend"][number] <= 0]
     if unpaid:
         reading += f" Nothing was spent on {', '.join(visible(name) for name in unpaid)}."
-    return Picture("roas", "Return on spend", title, reading, figure, drawn.names, _roas_table(media, write))
+    return Picture("roas", "Return on spend", title, reading, figure, drawn.names, table, words)
 
 
 def _roas_title(media: Media, drawn: Labels, write: Ratios) -> str:
@@ -209,7 +225,7 @@ def roas_by_geo_picture(media: Media) -> Picture | None:
     rows = -(-len(shown) // across)
     figure = new_figure(WIDTH, 1.0 + rows * (0.62 + 0.22 * (1 + len(order))))
     panels, _ = small_multiples(figure, len(shown), across, sharey=True)
-    cells = np.array([0, *(1 + geo for geo in order)])
+    cells, words, write = np.array([0, *(1 + geo for geo in order)]), Words("y"), Ratios(widths(media)[1:].ravel())
     for place, (number, axes) in enumerate(zip(shown, panels, strict=True)):
         low, mean, high = (columns[name][cells, number] for name in ("roas_low", "roas", "roas_high"))
         limit = right_end(mean, high)
@@ -218,6 +234,13 @@ def roas_by_geo_picture(media: Media) -> Picture | None:
         first = y == 0
         for which, colour, size in ((first, LIGHT["ink"], 6.5), (paid & ~first, colours[number], 5.5)):
             interval_rows(axes, y[which], low[which], mean[which], high[which], limit, colour=colour, size=size)
+        said = [
+            f"{name}: ROAS {write(m)}\n94% interval {write.interval(a, b)}"
+            for name, m, a, b in zip(
+                ["all geos", *(visible(media.geos[geo]) for geo in order)], mean, low, high, strict=True
+            )
+        ]
+        words(axes, mean[paid], y[paid], [said[row] for row in y[paid]])
         for row in y[~paid]:
             axes.text(0.02 * limit, row, UNPAID, va="center", fontsize=8, color=LIGHT["muted"])
         rows_axis(axes, ["all geos", *(drawn.geos[geo] for geo in order)])
@@ -239,9 +262,8 @@ def roas_by_geo_picture(media: Media) -> Picture | None:
         "with its own scale. The dotted line is all geos together. An arrow says that an interval goes on. Where "
         "intervals overlap widely, the data do not say that the geos differ."
     )
-    return Picture(
-        "roas_by_geo", "Return on spend by geo", title, reading, figure, drawn.names, _geo_table(media, shown)
-    )
+    table = _geo_table(media, shown)
+    return Picture("roas_by_geo", "Return on spend by geo", title, reading, figure, drawn.names, table, words)
 
 
 def _spread_title(media: Media, drawn: Labels, several: list[int]) -> str:

@@ -7,7 +7,7 @@ from matplotlib.lines import Line2D
 from matplotlib.patches import Patch
 
 from pelton.models.attribution import ALL
-from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, finish, new_figure, styled
+from pelton.report.canvas import LIGHT, WIDTH, Picture, Table, Words, finish, new_figure, styled
 from pelton.report.media_axes import (
     COLOURS,
     PANELS,
@@ -20,6 +20,7 @@ from pelton.report.media_axes import (
     channel_colours,
     columns_over_time,
     date_axis,
+    day,
     label_axis,
     labels_of,
     left_out,
@@ -47,7 +48,7 @@ def fit_picture(media: Media) -> Picture:
     rows = -(-len(order) // columns)
     figure = new_figure(WIDTH, 1.1 + (3.0 if len(order) == 1 else 1.9 if columns == 1 else 1.7) * rows)
     panels, _ = small_multiples(figure, len(order), columns)
-    masked = False
+    masked, words = False, Words("x")
     for geo, axes in zip(order, panels, strict=True):
         weeks = media.fit.weeks.xs(media.geos[geo], level="geo")
         dates = weeks.index.to_numpy()
@@ -56,6 +57,7 @@ def fit_picture(media: Media) -> Picture:
         axes.plot(dates, values["mean"], color=LIGHT["pooled"], lw=1.4)
         size = float(np.clip(230 / len(dates) * (2 if columns == 1 else 1), 1.6, 4))
         axes.plot(dates, values["observed"], ".", color=LIGHT["ink"], ms=size, mew=0)
+        words(axes, dates, values["mean"], _weeks_in_words(dates, values))
         gone = np.isnan(values["observed"])
         masked |= bool(gone.any())
         axes.plot(dates[gone], values["mean"][gone], "x", color=LIGHT["raw"], ms=4)
@@ -85,7 +87,17 @@ def fit_picture(media: Media) -> Picture:
         f"of the {media.period}-to-{media.period} movement that the model follows: 1 is all of it."
     )
     heading = f"Observed and predicted {visible(media.target)}"
-    return Picture("fit", heading, title, reading, figure, drawn.names, _fit_table(media))
+    return Picture("fit", heading, title, reading, figure, drawn.names, _fit_table(media), words)
+
+
+def _weeks_in_words(dates: np.ndarray, values: dict[str, np.ndarray]) -> list[str]:
+    rows = zip(
+        map(day, dates), *(values[name] for name in ("observed", "mean", "noise_low", "noise_high")), strict=True
+    )
+    return [
+        f"{date}: observed {amount(observed)}\npredicted {amount(mean)}\n94% of observations {amounts(low, high)}"
+        for date, observed, mean, low, high in rows
+    ]
 
 
 def _fit_title(media: Media, drawn: Labels) -> str:
@@ -135,22 +147,23 @@ def contributions_picture(media: Media) -> Picture:
     else:
         above, panels = figure, []
     top: Any = above.subplots()
-    _stack(top, media, None, layers, colours)
+    parts = [drawn.channels[layer[0]] if len(layer) == 1 else f"{len(layer)} other channels" for layer in layers]
+    words = Words("x")
+    _stack(top, media, None, layers, colours, parts, words)
     if order:
         name_axes(top, "all geos together")
     date_axis(top, 1)
     label_axis(top.yaxis, f"{drawn.target} a {media.period}")
     for geo, axes in zip(order, panels, strict=True):
-        _stack(axes, media, geo, layers, colours)
+        _stack(axes, media, geo, layers, colours, parts, words)
         name_axes(axes, f"{drawn.geos[geo]}: media {percent(media.media_share[1 + geo, 0])}")
         date_axis(axes, columns)
     handles: list[Any] = [
         Patch(color=colours[layer[0]] if len(layer) == 1 else LIGHT[REST], alpha=0.9 if len(layer) == 1 else GREY, lw=0)
         for layer in layers
     ]
-    labels = [drawn.channels[layer[0]] if len(layer) == 1 else f"{len(layer)} other channels" for layer in layers]
     handles += [Patch(color=LIGHT["muted"], alpha=0.3, lw=0), Line2D([], [], color=LIGHT["ink"], lw=1)]
-    legend(figure, handles, [*labels, "baseline", "observed"])
+    legend(figure, handles, [*parts, "baseline", "observed"])
     mean, low, high = media.media_share[0]
     title = f"Media brought {percent(mean)} of the {drawn.target} (94% interval {percent(low)} to {percent(high)})"
     if len(media.channels) > 1:
@@ -166,7 +179,8 @@ def contributions_picture(media: Media) -> Picture:
     if any(len(layer) > 1 for layer in layers):
         reading += f" Channels past the {len(COLOURS)} of most effect share one grey."
     table = _contribution_table(media)
-    return Picture("contributions", "What made up the target over time", title, reading, figure, drawn.names, table)
+    heading = "What made up the target over time"
+    return Picture("contributions", heading, title, reading, figure, drawn.names, table, words)
 
 
 def _layers(media: Media) -> list[list[int]]:
@@ -176,8 +190,16 @@ def _layers(media: Media) -> list[list[int]]:
     return [[number] for number in order[:most]] + ([order[most:]] if len(order) > most else [])
 
 
-def _stack(axes: Any, media: Media, geo: int | None, layers: list[list[int]], colours: list[str]) -> None:
-    """Layers of one geo, or of all together."""
+def _stack(
+    axes: Any,
+    media: Media,
+    geo: int | None,
+    layers: list[list[int]],
+    colours: list[str],
+    parts: list[str],
+    words: Words,
+) -> None:
+    """Layers of one geo, or of all together; `parts` are the layers' names."""
     mean = media.weekly["mean"].to_numpy()
     inside = media.known.inside
     if geo is None:
@@ -191,11 +213,18 @@ def _stack(axes: Any, media: Media, geo: int | None, layers: list[list[int]], co
     size = len(media.channels)
     floor = values[:, size:].sum(axis=1)
     axes.fill_between(dates, 0, floor, color=LIGHT["muted"], alpha=0.3, lw=0)
+    said = [[f"baseline {amount(value)}"] for value in floor]
     for layer in layers:
         top = floor + values[:, layer].sum(axis=1)
         colour = colours[layer[0]] if len(layer) == 1 else LIGHT[REST]
         axes.fill_between(dates, floor, top, color=colour, alpha=0.9 if len(layer) == 1 else GREY, lw=0)
+        for lines, value in zip(said, top - floor, strict=True):
+            lines.append(f"{parts[len(lines) - 1]} {amount(value)}")
         floor = top
+    rows = zip(map(day, dates), observed, said, strict=True)
+    # From the top layer down, as they are drawn.
+    texts = ["\n".join([f"{date}: observed {amount(seen)}", *lines[::-1]]) for date, seen, lines in rows]
+    words(axes, dates, floor, texts)
     axes.plot(dates, observed, color=LIGHT["ink"], lw=0.8)
     axes.margins(x=0.01)
     if min(axes.dataLim.y0, np.nanmin(observed, initial=0.0)) >= 0:

@@ -19,15 +19,18 @@ from pelton.report.canvas import (
     WIDTH,
     Names,
     Picture,
+    Words,
     finish,
     new_figure,
     place_labels,
     styled,
 )
-from pelton.report.wording import Amounts, Rates, count, probability, significant
+from pelton.report.wording import Amounts, Rates, count, probability, shorten, significant, visible
 
 # Past this many units, single points hide one another and the picture counts them in hexagons.
 MANY_UNITS = 400
+# Units of a crowd that are told apart on pointing at them: those that pooling moves most.
+MOST_TOLD = 500
 ALL_ROWS = 30
 MAX_ROWS = 40
 JOINT_POINTS = 800
@@ -58,6 +61,18 @@ def _noun(units: pd.DataFrame) -> str:
     return str(units.index.name or "unit")
 
 
+def _unit_words(units: pd.DataFrame) -> list[str]:
+    """Each unit with its rates, for those who point at it."""
+    write = Rates(units["sd"])
+    records: Any = units.to_dict("records")
+    return [
+        f"{shorten(visible(name), 60)}\npooled {write(row['mean'])}, 94% interval "
+        f"{write.interval(row['q03'], row['q97'])}"
+        f"\nraw {write(row['raw'])}: {row['successes']:,.0f} of {row['trials']:,.0f}"
+        for name, row in zip(units.index, records, strict=True)
+    ]
+
+
 @styled
 def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
     """Raw against pooled rates, and how far pooling moves them by the units' trials.
@@ -79,12 +94,17 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
     mean = _mean_rate(tree)
     if mean is not None and not min(raw.min(), pooled.min()) <= mean <= max(raw.max(), pooled.max()):
         mean = None
-    figure = new_figure(WIDTH, 5.0)
+    figure, words = new_figure(WIDTH, 5.0), Words()
     grid = figure.subplots(1, 1 + by_trials, squeeze=False)[0]
-    _against_raw(grid[0], raw, pooled, trials, mean)
+    _against_raw(grid[0], raw, pooled, trials, mean, words)
+    told = np.argsort(-np.abs(moved), kind="stable")[:MOST_TOLD]
+    said = _unit_words(shown.iloc[told])
+    words(grid[0], raw[told], pooled[told], said)
+    if by_trials:
+        words(grid[1], trials[told], moved[told], said)
     x, y, axes = (trials, moved, grid[1]) if by_trials else (raw, pooled, grid[0])
     if by_trials:
-        _moves(axes, trials, moved)
+        _moves(axes, trials, moved, words)
     labels = [names(shown.index[i], int(rows[i])) for i in most]
     if by_trials or not many:
         ends = np.linspace(0 if by_trials else raw, y, 12).ravel()
@@ -116,19 +136,19 @@ def shrinkage(units: pd.DataFrame, tree: xr.DataTree) -> Picture:
         reading += " Right: the same move by the unit's trials; with many trials a unit speaks for itself."
     else:
         reading = reading.replace("Left: on", "On")
-    return Picture("shrinkage", "Raw and pooled rates", title, reading, figure, names)
+    return Picture("shrinkage", "Raw and pooled rates", title, reading, figure, names, words=words)
 
 
-def _against_raw(axes: Any, raw: Any, pooled: Any, trials: Any, mean: float | None) -> None:
+def _against_raw(axes: Any, raw: Any, pooled: Any, trials: Any, mean: float | None, words: Words) -> None:
     """Each unit at its raw and its pooled rate, beside the diagonal that no pooling would leave it on."""
     ends = padded(min(raw.min(), pooled.min()), max(raw.max(), pooled.max()))
     axes.plot(ends, ends, color=LIGHT["muted"], ls=(0, (5, 3)), lw=1.2)
     if mean is not None:
         axes.axhline(mean, color=LIGHT["muted"], ls=":", lw=1.4)
     if len(raw) > MANY_UNITS:
-        drawn = _hexagons(axes, raw, pooled, extent=(*ends, *ends))
-        words = "units in a hexagon (log scale)"
-        bar = axes.figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.7, label=words)
+        drawn = _hexagons(axes, raw, pooled, words, extent=(*ends, *ends))
+        label = "units in a hexagon (log scale)"
+        bar = axes.figure.colorbar(drawn, ax=axes, location="bottom", shrink=0.7, label=label)
         bar.ax.xaxis.set_major_formatter(FuncFormatter(lambda value, _: f"{value:,.0f}"))
         bar.ax.xaxis.set_minor_formatter(NullFormatter())
     else:
@@ -140,11 +160,11 @@ def _against_raw(axes: Any, raw: Any, pooled: Any, trials: Any, mean: float | No
     percent_axis(axes.yaxis, "pooled rate: posterior mean (%)")
 
 
-def _moves(axes: Any, trials: Any, moved: Any) -> None:
+def _moves(axes: Any, trials: Any, moved: Any, words: Words) -> None:
     """How far each unit moves, by its trials."""
     axes.axhline(0, color=LIGHT["muted"], lw=1.2)
     if len(trials) > MANY_UNITS:
-        _hexagons(axes, trials, moved, xscale="log")
+        _hexagons(axes, trials, moved, words, xscale="log")
     else:
         axes.vlines(trials, 0, moved, color=LIGHT["raw"], lw=1.3, alpha=0.75)
         axes.scatter(trials, moved, s=36, **_DOT)
@@ -162,8 +182,8 @@ def _area(trials: Any, largest: float) -> Any:
     return 14 + 120 * np.sqrt(np.maximum(trials, 1) / largest)
 
 
-def _hexagons(axes: Any, x: np.ndarray, y: np.ndarray, **settings: Any) -> Any:
-    return axes.hexbin(
+def _hexagons(axes: Any, x: np.ndarray, y: np.ndarray, words: Words, **settings: Any) -> Any:
+    drawn = axes.hexbin(
         x,
         y,
         gridsize=38,
@@ -173,6 +193,19 @@ def _hexagons(axes: Any, x: np.ndarray, y: np.ndarray, **settings: Any) -> Any:
         linewidths=0.2,
         **settings,
     )
+    across, along = _centres(drawn, settings.get("xscale") == "log")
+    words(axes, across, along, [count(int(units), "unit") + " hereabouts" for units in drawn.get_array()])
+    return drawn
+
+
+def _centres(drawn: Any, logarithmic: bool) -> np.ndarray:
+    """Where hexagons lie: versions of matplotlib move one outline, by logarithms too, or draw each in its place."""
+    outlines = np.array([path.vertices[:6] for path in drawn.get_paths()])
+    places = np.array(drawn.get_offsets(), dtype=float)
+    if logarithmic:
+        outlines[..., 0] = np.log10(outlines[..., 0])
+    across, along = (outlines.mean(axis=1) + places).T
+    return np.array([10**across if logarithmic else across, along])
 
 
 def _size_legend(axes: Any, trials: np.ndarray) -> None:
@@ -238,7 +271,10 @@ def intervals(units: pd.DataFrame, tree: xr.DataTree, top: int = 10) -> Picture:
     )
     if top < len(units):
         reading += f" P(top {top}) is the probability that a unit is among the {top} best of all {len(units):,}."
-    return Picture("intervals", "Highest rates", title, reading, figure, names)
+    words = Words("y")
+    chances = [f"\nP(top {top}) {probability(float(value))}" if top < len(units) else "" for value in shown["p_top"]]
+    words(axes, 100 * shown["mean"], y, map("".join, zip(_unit_words(shown), chances, strict=True)))
+    return Picture("intervals", "Highest rates", title, reading, figure, names, words=words)
 
 
 @styled
@@ -264,7 +300,8 @@ def budget(units: pd.DataFrame, total: float) -> Picture:
                 edgecolor=LIGHT[colour],
             )  # fmt: skip
     low, high = shown["budget_change_low"] / scale, shown["budget_change_high"] / scale
-    axes.hlines(y, low, high, color=LIGHT["ink"], lw=1.5, label="94% interval")
+    axes.hlines(y, low, high, color=LIGHT["ink"], lw=1.5)
+    axes.plot([], [], color=LIGHT["ink"], lw=1.5, label="94% interval")
     axes.axvline(0, color=LIGHT["ink"], lw=0.9)
     rows_axis(axes, [names(name, int(row)) for name, row in zip(shown.index, order, strict=True)])
     for row, value in enumerate(values):
@@ -283,7 +320,18 @@ def budget(units: pd.DataFrame, total: float) -> Picture:
         f"{what}. The budget is split in proportion to the rates. Bars to the right get more than their raw rates "
         "would give them; where the interval crosses zero, the data do not say which way the change should go."
     )
-    return Picture("budget", "Budget by pooled rather than raw rates", title, reading, figure, names)
+    words, records = Words("y"), shown.to_dict("records")
+    words(
+        axes,
+        values / scale,
+        y,
+        [
+            f"{said}\nbudget {amount(row['budget_pooled'])}, {amount(row['budget_change'], sign=True)} "
+            f"({amount(row['budget_change_low'], sign=True)} to {amount(row['budget_change_high'], sign=True)})"
+            for said, row in zip(_unit_words(shown), records, strict=True)
+        ],
+    )
+    return Picture("budget", "Budget by pooled rather than raw rates", title, reading, figure, names, words=words)
 
 
 def _thousands(largest: float) -> tuple[float, str]:
