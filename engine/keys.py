@@ -47,7 +47,7 @@ def _split(key: Array, shape: tuple[int, ...]) -> Array:
     return jnp.stack(_counted(key, shape), axis=-1)
 
 
-def _fold_in(key: Array, number: Array) -> Array:
+def _fold_in(key: Array, number: Any) -> Array:
     return jnp.stack(threefry(key, jnp.uint32(0), jnp.asarray(number).astype(jnp.uint32)))
 
 
