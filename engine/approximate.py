@@ -20,6 +20,7 @@ from pelton.engine.diagnostics import not_converged
 from pelton.engine.errors import ArgumentError, ModelError
 from pelton.engine.groups import add_groups
 from pelton.engine.importance import MAX_KHAT, Importance, importance, resampled
+from pelton.engine.keys import key_of
 from pelton.engine.naming import constrained
 from pelton.engine.placement import choose_devices, cores
 from pelton.engine.posterior import Posterior, adopted, data_size, posterior_of

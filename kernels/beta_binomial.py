@@ -741,7 +741,7 @@ def _draw(key: Array, successes: Array, trials: Array, alpha: Array, beta: Array
 
 
 def draw_rates(
-    key: Key[Array, ""] | UInt32[Array, "_"],
+    key: Key[Array, ""] | UInt32[Array, " _"],
     successes: Num[ArrayLike, "*#shape"],
     trials: Num[ArrayLike, "*#shape"],
     alpha: Num[ArrayLike, "*#shape"],

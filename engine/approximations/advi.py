@@ -34,7 +34,7 @@ class Fitted(NamedTuple):
     """
 
     centre: Float[Array, " d"]
-    factor: Float[Array, "d *d"]
+    factor: Float[Array, " d *d"]
     log_det: Float[Array, ""]
 
 
