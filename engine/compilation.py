@@ -16,7 +16,7 @@ from jax.sharding import NamedSharding
 _CAPACITY = 64
 _lock = threading.RLock()
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
-_shapes: dict[Hashable, Any] = {}
+_shapes: OrderedDict[Hashable, Any] = OrderedDict()
 
 
 def _signature(args: tuple) -> Hashable:
@@ -73,6 +73,8 @@ class Compiler:
                 started = time.perf_counter()
                 _shapes[key] = jax.eval_shape(request.build(*request.static), *request.args)
                 self.seconds += time.perf_counter() - started
+            _shapes.move_to_end(key)
+            _trim(_shapes)
             return _shapes[key]
 
     def together(self, requests: Sequence[Request]) -> list[Callable]:
@@ -92,9 +94,14 @@ class Compiler:
             for key in keys:
                 _programs.move_to_end(key)
             compiled = [_programs[key] for key in keys]
-            while len(_programs) > _CAPACITY:
-                _programs.popitem(last=False)
+            _trim(_programs)
             return compiled
+
+
+def _trim(found: OrderedDict[Hashable, Any]) -> None:
+    """Forgets what was asked for longest ago."""
+    while len(found) > _CAPACITY:
+        found.popitem(last=False)
 
 
 def _lowered(request: Request) -> Any:

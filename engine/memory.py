@@ -1,5 +1,6 @@
 """What a run will hold in memory, worked out before it begins, and a refusal with advice where there is not as much."""
 
+import functools
 from pathlib import Path
 from typing import Any
 
@@ -92,10 +93,16 @@ def check_device(programs: list[Any], devices: list[Any], chains: int) -> None:
     for program, device in zip(programs, devices, strict=True):
         stats = device.memory_stats() if device.platform != "cpu" else None
         free = SHARE * (stats["bytes_limit"] - stats["bytes_in_use"] if stats else free_memory())
-        found = program.memory_analysis()
-        need = found.temp_size_in_bytes + found.output_size_in_bytes + found.argument_size_in_bytes
+        need = _needs(program)
         if need > free:
             raise ResourceError(
                 f"{chains} chains in one program want {sized(need)} of the memory of {device} and {sized(free)} are "
                 "free: take fewer chains, chain_method='threads', or precision='float32'"
             )
+
+
+@functools.lru_cache(maxsize=64)
+def _needs(program: Any) -> int:
+    """Bytes of a compiled program, asked for once: the analysis takes longer than many a run."""
+    found = program.memory_analysis()
+    return found.temp_size_in_bytes + found.output_size_in_bytes + found.argument_size_in_bytes

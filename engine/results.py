@@ -1,5 +1,6 @@
 """Draws turned into a DataTree in ArviZ's schema."""
 
+import functools
 import platform
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, replace
@@ -26,6 +27,11 @@ class Draws:
 
 def versions() -> dict[str, str]:
     """Versions of what a result depends on."""
+    return dict(_versions())
+
+
+@functools.cache
+def _versions() -> dict[str, str]:
     found = {"python": platform.python_version()}
     for name in ("pelton", "jax", "jaxlib", "numpyro", "blackjax", "arviz", "numpy"):
         try:

@@ -5,17 +5,18 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
-from jaxtyping import Array, Float, PRNGKeyArray
+from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pelton.engine.samplers.base import BoundLogDensity, Independent, Info
 
+# Rounds at the most until the box is turned and until it is done; one that fits ends the search.
+SEARCH_ROUNDS = 16
+ROUNDS = 21
 # Points an axis while the box is being found, and of the final grid.
 SEARCH_POINTS = 25
 GRID_POINTS = 129
 # The same where there are many posteriors, of which few need more.
 QUICK_SEARCH, QUICK_POINTS = 9, 25
-SEARCH_ROUNDS = 16
-ROUNDS = 21
 # Points lower than this below the highest are outside the box: exp(-30) is below float64's interest in a sum.
 DROP = 30.0
 # A posterior with more than this share of its mass in the outermost cells does not fit the grid.
@@ -29,6 +30,15 @@ class Box(NamedTuple):
     basis: Float[Array, "d d"]
     lower: Float[Array, " d"]
     upper: Float[Array, " d"]
+
+
+class Search(NamedTuple):
+    """A box on its way: rounds so far, whether it has its principal axes, and whether it then fitted as it was."""
+
+    box: Box
+    rounds: Int[Array, ""]
+    turned: Bool[Array, ""]
+    done: Bool[Array, ""]
 
 
 class State(NamedTuple):
@@ -70,7 +80,10 @@ def _evaluate(logdensity: BoundLogDensity, box: Box, mesh: Array) -> Array:
 
 
 def _zoom(box: Box, values: Array) -> Box:
-    """One round of fitting the box: past an edge that the mass touches it grows, elsewhere it shrinks."""
+    """One round of fitting the box: past an edge that the mass touches it grows, elsewhere it shrinks.
+
+    A box that the mass fills but for the outermost points stays as it is, to the bit.
+    """
     d = box.lower.shape[0]
     points = round(values.shape[0] ** (1 / d))
     values = values.reshape((points,) * d)
@@ -86,7 +99,9 @@ def _zoom(box: Box, values: Array) -> Box:
         width = box.upper[axis] - box.lower[axis]
         lower.append(jnp.where(first == 0, box.lower[axis] - width / 2, box.lower[axis] + (first - 1) * step[axis]))
         upper.append(
-            jnp.where(last == points - 1, box.upper[axis] + width / 2, box.lower[axis] + (last + 1) * step[axis])
+            jnp.where(
+                last == points - 1, box.upper[axis] + width / 2, box.upper[axis] - (points - 2 - last) * step[axis]
+            )
         )
     return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper))
 
@@ -143,11 +158,16 @@ class Grid(Independent):
         dtype = position.dtype
         box = Box(position, jnp.eye(d, dtype=dtype), jnp.full(d, -8.0, dtype), jnp.full(d, 8.0, dtype))
 
-        def fit(index: Any, box: Box) -> Box:
-            values = _evaluate(logdensity, box, _mesh(box, self.search))
-            return jax.lax.cond(index == SEARCH_ROUNDS, _whiten, _zoom, box, values)
+        def fit(search: Search) -> Search:
+            values = _evaluate(logdensity, search.box, _mesh(search.box, self.search))
+            zoomed = _zoom(search.box, values)
+            fits = jnp.all((zoomed.lower == search.box.lower) & (zoomed.upper == search.box.upper))
+            turn = ~search.turned & (fits | (search.rounds >= SEARCH_ROUNDS))
+            box = jax.lax.cond(turn, lambda: _whiten(search.box, values), lambda: zoomed)
+            return Search(box, search.rounds + 1, search.turned | turn, search.turned & fits)
 
-        box = jax.lax.fori_loop(0, ROUNDS, fit, box)
+        begun = Search(box, jnp.zeros((), jnp.int32), jnp.asarray(False), jnp.asarray(False))
+        box = jax.lax.while_loop(lambda search: ~search.done & (search.rounds < ROUNDS), fit, begun).box
 
         values = _evaluate(logdensity, box, _mesh(box, self.points))
         density = jnp.exp(values - jnp.max(values)).reshape((self.points,) * d)
