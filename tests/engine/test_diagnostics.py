@@ -128,3 +128,13 @@ def test_warnings_are_convergence_warnings():
 
 def test_too_few_draws_are_said_to_be_too_few():
     assert "cannot be judged" in problem(tree_of(autoregressive((1, 1), 0.2)))
+
+
+def test_many_short_chains_are_judged_by_their_energies_together():
+    """Single fractions of twenty draws fall below 0.3 by chance."""
+    for correlation, told in ((0.3, False), (0.95, True)):
+        shape = (500, 20)
+        tree = tree_of(np.random.default_rng(1).normal(size=(*shape, 2)), energy=autoregressive(shape, correlation))
+        # (E_n - E_n-1)^2 has mean 2 (1 - correlation).
+        np.testing.assert_allclose(diagnostics.diagnose(tree).least_bfmi, 2 * (1 - correlation), rtol=0.1)
+        assert any("missing information" in problem for problem in diagnostics.diagnose(tree).problems) is told

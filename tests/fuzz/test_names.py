@@ -19,6 +19,7 @@ from typer.testing import CliRunner
 import pelton
 from pelton.cli.main import app
 from pelton.report import write_report
+from pelton.report.charts import library
 from tests.fuzz.columns import HOSTILE
 from tests.fuzz.tally import examples
 
@@ -31,9 +32,14 @@ TAGS = {
 }
 ATTRIBUTES = {
     *("lang", "charset", "name", "content", "class", "role", "src", "alt", "href", "scope", "id", "aria-label"),
-    *("tabindex", "type", "data-name", "data-rows", "data-total"),
+    *("tabindex", "type", "data-name", "data-rows", "data-total", "data-title"),
 }
-TABLES = resources.files("pelton.report").joinpath("tables.js").read_text(encoding="utf-8")
+# The code that a browser runs, and what tells it to fetch nothing.
+CODE = [
+    resources.files("pelton.report").joinpath(name).read_text(encoding="utf-8").strip()
+    for name in ("tables.js", "charts.js")
+]
+POLICY = ("Content-Security-Policy", "default-src 'none'; ")
 
 
 class Page(HTMLParser):
@@ -50,6 +56,10 @@ class Page(HTMLParser):
         self.styles += tag == "style"
         if tag == "script":
             self.scripts.append([dict(attrs), ""])
+        if tag == "meta" and "http-equiv" in dict(attrs):
+            policy, rules = dict(attrs).pop("http-equiv"), dict(attrs)["content"]
+            assert (policy, rules[: len(POLICY[1])]) == POLICY
+            attrs = []
         for name, value in attrs:
             assert name in ATTRIBUTES, name
             if name == "src":
@@ -74,14 +84,28 @@ def check_page(file):
     page = Page(text)
     assert page.styles == 1
     assert page.svgs
-    # Names stand in a script as data alone: the one that a browser runs is the package's own.
-    *data, (attributes, code) = page.scripts
-    assert attributes == {}
-    assert code.strip() == TABLES.strip()
-    for attributes, rows in data:
-        assert attributes == {"type": "application/json", "id": "units-rows"}
-        assert "<" not in rows
-        page.text += "\n".join(str(cell) for row in json.loads(rows) for cell in row)
+    # Names stand in a script as data alone: those that a browser runs are the package's own.
+    assert [code.strip() for attributes, code in page.scripts if not attributes] == CODE
+    charts = 0
+    for attributes, data in page.scripts:
+        if not attributes:
+            continue
+        if attributes.get("id") == "plotly":
+            assert attributes == {"type": "application/gzip", "id": "plotly"}
+            assert data == library()
+            continue
+        assert attributes.pop("type") == "application/json"
+        assert "<" not in data
+        if attributes == {"id": "units-rows"}:
+            page.text += "\n".join(str(cell) for row in json.loads(data) for cell in row)
+        elif not attributes:
+            charts += 1
+            for text in texts(json.loads(data)):
+                # Plotly reads some tags in its labels; of a name none is left.
+                assert "<" not in text.replace("<br>", ""), text
+        else:
+            assert attributes == {"id": "themes"}
+    assert charts
     for picture in page.svgs:
         root = ElementTree.fromstring(picture)
         for element in root.iter():
@@ -92,6 +116,19 @@ def check_page(file):
                 assert local != "href" or value.startswith("#"), value
         assert not CONTROL.search("".join(root.itertext()))
     return page.text
+
+
+def texts(value):
+    """All strings in what JSON gave."""
+    match value:
+        case str():
+            yield value
+        case list():
+            for one in value:
+                yield from texts(one)
+        case dict():
+            for one in value.values():
+                yield from texts(one)
 
 
 def everything(folder):
