@@ -1,6 +1,5 @@
 """A NumPyro model turned into a Posterior, its data passed as arguments."""
 
-import functools
 import sys
 from collections.abc import Callable, Hashable, Mapping, Sequence
 from dataclasses import dataclass
@@ -9,7 +8,6 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 import numpy as np
-from jax.dtypes import canonicalize_dtype
 from jaxtyping import Array, PRNGKeyArray
 from numpyro import handlers
 from numpyro.infer.initialization import init_to_uniform
@@ -17,9 +15,9 @@ from numpyro.infer.util import compute_log_probs, constrain_fn, potential_energy
 
 from pelton.engine.errors import ArgumentError, ModelError, UnknownNameError
 from pelton.engine.posterior import Named, Posterior
-from pelton.engine.precision import current, using
+from pelton.engine.precision import using
 from pelton.engine.sources.layout import Layout
-from pelton.engine.sources.numpyro_sites import Sites, describe
+from pelton.engine.sources.numpyro_sites import describe
 
 
 def _bind_submodules() -> None:
@@ -261,22 +259,6 @@ class _ModelStart:
         return jnp.concatenate(pieces) if pieces else jnp.zeros(0)
 
 
-def _sites(model: Callable, arguments: _Arguments, data: Sequence[Any]) -> Sites:
-    """The model's sites, traced once for arrays of these shapes."""
-    arrays = [np.asarray(leaf) if np.ndim(leaf) == 0 else leaf for leaf in data]
-    if not isinstance(model, Hashable) or any(array.dtype.kind not in "biuf" for array in arrays):
-        return describe(model, arguments.join, data)
-    return _traced(
-        model, arguments, tuple((array.shape, canonicalize_dtype(array.dtype)) for array in arrays), current()
-    )
-
-
-@functools.lru_cache(maxsize=64)
-def _traced(model: Callable, arguments: _Arguments, shapes: tuple[tuple, ...], precision: str) -> Sites:
-    del precision  # one of the things that a trace depends on
-    return describe(model, arguments.join, [jax.ShapeDtypeStruct(*shape) for shape in shapes])
-
-
 def _observed_values(of: _Model, names: Sequence[str], data: Sequence[Any]) -> dict[str, Any]:
     """Values of the observed variables: arguments of the model as they are, others computed.
 
@@ -358,7 +340,7 @@ def from_numpyro(
     """
     arguments, data = _Arguments.split(args, kwargs)
     one = data if batch is None else [leaf[0] for leaf in data]
-    sites = _sites(model, arguments, one)
+    sites = describe(model, arguments.join, one)
     latents = sorted(sites.names("latent"))
     layout = Layout(tuple(latents), tuple(sites.by_name[name].unconstrained for name in latents))
     discrete = tuple(sites.names("discrete"))

@@ -90,6 +90,20 @@ def test_equal_models_have_equal_densities():
     assert pelton.from_numpyro(schools, EFFECT[:5], ERROR[:5]).logdensity != one.logdensity
 
 
+def test_what_a_model_reads_besides_its_arguments_may_change():
+    size = [2]
+
+    def model(y):
+        numpyro.sample("x", dist.Normal(0, 1).expand(size).to_event(1))
+        numpyro.sample("y", dist.Normal(0, 1), obs=y)
+
+    one = pelton.from_numpyro(model, EFFECT)
+    size[0] = 3
+    other = pelton.from_numpyro(model, EFFECT)
+    assert (one.dimension, other.dimension) == (2, 3)
+    assert pelton.sample(other, draws=500, progress=False)["posterior"]["x"].shape == (4, 500, 3)
+
+
 def test_supports_and_events():
     def model(y):
         numpyro.sample("simplex", dist.Dirichlet(np.ones(3)))
