@@ -18,7 +18,7 @@ DOCS_STAMP := $(DOCS)/.installed
 NOTEBOOKS_STAMP := $(VENV)/.notebooks
 PYMC_FILES := src/pelton/pymc.py src/pelton/engine/sources/pymc.py src/pelton/engine/sources/pytensor.py
 
-.PHONY: help setup docs pictures notebooks demo test test-slow reliability test-adapters test-oldest lint types imports doctest wheel format clean
+.PHONY: help setup docs pictures notebooks demo test test-long test-slow reliability test-adapters test-oldest lint types imports doctest wheel format clean
 
 help:  ## list the targets
 	@grep -E '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/'
@@ -38,7 +38,10 @@ demo: $(STAMP)  ## fit the bundled categories, print the table, write posterior 
 	$(BIN)/pelton fit example:categories --successes clicks --trials impressions --unit category --prior mean-concentration:2,2,1,1.5 --budget 48000000 --top 5 --out demo-out
 
 test: $(STAMP)  ## the tests, in under 20 minutes on two cores
-	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not adapters"
+	$(BIN)/python -m pytest -n 2 --dist loadfile -m "not slow and not long and not adapters"
+
+test-long: $(STAMP)  ## tests that take long, and the code and commands of README and docs; CI runs them too
+	$(BIN)/python -m pytest -n 2 --dist load -m "long and not slow"
 
 test-slow: $(STAMP)  ## calibration and long comparisons
 	$(BIN)/python -m pytest -m slow --timeout 7200
@@ -46,13 +49,14 @@ test-slow: $(STAMP)  ## calibration and long comparisons
 reliability: $(STAMP)  ## random inputs, ten times those of `make test`, and their counts in docs/reliability.md
 	$(BIN)/python -m pelton.benchmarks.reliability --times 10
 
-$(ADAPTERS_STAMP): pyproject.toml
+$(ADAPTERS_STAMP): pyproject.toml constraints-adapters.txt
 	@test -x $(ADAPTERS)/bin/python || $(PYTHON) -m venv $(ADAPTERS)
-	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check -e '.[test,pymc]' 'pymc-marketing>=1.3' 'bambi>=0.21' 'nutpie>=0.16.10'
+	$(ADAPTERS)/bin/python -m pip install --quiet --disable-pip-version-check -c constraints-adapters.txt \
+	  -e '.[test,pymc]' pymc-marketing bambi nutpie
 	@touch $@
 
 test-adapters: $(ADAPTERS_STAMP)  ## PyMC, PyMC-Marketing and Bambi models, in an environment of their own
-	$(ADAPTERS)/bin/python -m pytest -m adapters tests/adapters
+	$(ADAPTERS)/bin/python -m pytest -n 2 --dist load -m adapters tests/adapters
 	$(ADAPTERS)/bin/python -m pytest -p no:cacheprovider -W ignore --doctest-modules $(PYMC_FILES)
 
 $(OLDEST_STAMP): pyproject.toml constraints-oldest.txt

@@ -157,13 +157,20 @@ class Chains:
     def _begin(self) -> list[Any]:
         """The chains' states at their starts."""
         if self.sampler.shared_init:
-            states = [self._init(self.groups[0])] * len(self.groups)
+            state = self._init(self.groups[0])
+            states = [jax.device_put(self._first(state, len(group.chains)), group.device) for group in self.groups]
         else:
             states = [self._init(group) for group in self.groups]
         jax.block_until_ready(states)
         if isinstance(self.sampler, Stepwise):
             states = self._learn(self.sampler, states, [], 0)
         return states
+
+    def _first(self, state: Any, chains: int) -> Any:
+        """Of the first group's chains, which are as many as any other's or one more, as many as are asked for."""
+        if not self.vectorized or chains == len(self.groups[0].chains):
+            return state
+        return jax.tree.map(lambda leaf: leaf[:chains], state)
 
     def _sample(
         self, states: list[Any] | None, draws: int, report: Report, target: Target | None, at: Stage | None

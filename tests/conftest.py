@@ -1,5 +1,6 @@
 """What every test run has: shape checks on, the cases folder, quiet devices."""
 
+import gc
 import os
 from pathlib import Path
 
@@ -16,6 +17,10 @@ import tests.typecheck  # noqa: F401  (the hook looks it up by name)
 install_import_hook(["pelton.kernels", "pelton.engine", "pelton.models"], "tests.typecheck.typecheck")
 
 import pytest  # noqa: E402
+
+# What is imported stays, and traced programs are many objects: looking for garbage took a seventh of the tests' time.
+gc.freeze()
+gc.set_threshold(100_000, 50, 50)
 
 CASES = Path(__file__).resolve().parents[2] / "shared" / "cases"
 

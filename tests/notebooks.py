@@ -46,8 +46,8 @@ def cells(page):
             found.append(("markdown", words))
 
     for match in _PART.finditer(text):
-        kind, code, hidden, skipped, _ = match.groups()[:5]
-        if skipped:
+        elsewhere, _, kind, code, hidden = match.groups()[:5]
+        if elsewhere:
             continue
         prose(match.start())
         at = match.end()

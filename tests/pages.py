@@ -14,21 +14,33 @@ from pelton.engine.errors import ConvergenceWarning
 
 ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
-# Python and commands in the order of the page; a comment that begins with "run first" is run and not shown.
+# Python and commands in the order of the page; a comment that begins with "run first" is run and not shown, and what
+# needs other libraries, devices or hosts stands below a comment with the file of the test that runs it.
 BLOCK = re.compile(
-    r"```(python|sh)\n(.*?)```|<!-- run first\n(.*?)-->|<!-- (not run): (.*?) -->\n+```\w+\n.*?```", re.DOTALL
+    r"<!-- run by (\S+) -->\n+```\w+\n(.*?)```|```(python|sh)\n(.*?)```|<!-- run first\n(.*?)-->", re.DOTALL
 )
 PICTURE = re.compile(r"!\[([^\]]*)\]\(([^)]+)\)")
 
 
-def blocks(page):
-    """(kind, code) of each block that is to be run."""
+def blocks(page, hidden=True):
+    """(kind, code) of each block that a reader runs in order, those not shown among them."""
     found = []
     for match in BLOCK.finditer(page.read_text(encoding="utf-8")):
-        kind, code, hidden, skipped, _ = match.groups()
-        if not skipped:
-            found.append((kind or "python", code or hidden))
+        other, _, kind, code, first = match.groups()
+        if not other and (kind or hidden):
+            found.append((kind or "python", code or first))
     return found
+
+
+def elsewhere(page):
+    """(file of the test, code) of each block that a test of its own runs."""
+    return [match[:2] for match in BLOCK.findall(page.read_text(encoding="utf-8")) if match[0]]
+
+
+def blocks_for(test, page):
+    """The code of each block of a page that a test runs, given the test's file."""
+    name = Path(test).resolve().relative_to(ROOT).as_posix()
+    return [code for file, code in elsewhere(DOCS / page) if file == name]
 
 
 def pictures(page):

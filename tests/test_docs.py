@@ -12,13 +12,12 @@ import pytest
 
 from tests import pages
 
-# Pages of minutes.
-SLOW = {"tutorials/markets.md", "tutorials/countries.md"}
 PAGES = sorted(page.relative_to(pages.DOCS).as_posix() for page in pages.DOCS.rglob("*.md") if pages.blocks(page))
 MADE = "pictures/"
 
 
-@pytest.mark.parametrize("name", [pytest.param(name, marks=pytest.mark.slow if name in SLOW else ()) for name in PAGES])
+@pytest.mark.long
+@pytest.mark.parametrize("name", PAGES)
 def test_page_runs(name, tmp_path, monkeypatch):
     page = pages.DOCS / name
     monkeypatch.chdir(tmp_path)
@@ -32,6 +31,17 @@ def test_page_runs(name, tmp_path, monkeypatch):
             if os.environ.get("PELTON_WRITE_PICTURES"):
                 (pages.DOCS / path).parent.mkdir(exist_ok=True)
                 shutil.copy(path, pages.DOCS / path)
+
+
+def test_every_block_is_run():
+    """Here, or by the test that the page names."""
+    for page in pages.DOCS.rglob("*.md"):
+        name = page.relative_to(pages.DOCS).as_posix()
+        for file, _ in pages.elsewhere(page):
+            assert f'pages.blocks_for(__file__, "{name}")' in (pages.ROOT / file).read_text(encoding="utf-8"), name
+        fences = re.findall(r"^```(\w+)", page.read_text(encoding="utf-8"), re.MULTILINE)
+        run = len(pages.elsewhere(page)) + len(pages.blocks(page, hidden=False))
+        assert run == len([kind for kind in fences if kind != "text"]), name
 
 
 @pytest.mark.parametrize("page", sorted(pages.DOCS.rglob("*.md")), ids=lambda page: page.stem)

@@ -33,6 +33,7 @@ CASES = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("name", CASES)
 def test_pelton_agrees_with_numpyros_nuts(name):
     module = load(name)

@@ -17,6 +17,7 @@ from tests import pages
 README = Path(__file__).resolve().parents[1] / "README.md"
 
 
+@pytest.mark.long
 def test_the_readmes_python_runs():
     blocks = re.findall(r"```python\n(.*?)```", README.read_text(encoding="utf-8"), flags=re.DOTALL)
     assert blocks
@@ -37,7 +38,8 @@ def _commands():
     return [command for block in blocks for command in pages.commands(block)]
 
 
-@pytest.mark.parametrize("part", ["rates", pytest.param("media", marks=pytest.mark.slow)])
+@pytest.mark.long
+@pytest.mark.parametrize("part", ["rates", "media"])
 def test_the_readmes_commands_run(part, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     stores = pelton.simulate_stores(12).rename(columns={"conversions": "sales", "impressions": "visits"})

@@ -10,12 +10,15 @@ import numpy as np
 import pandas as pd
 import pytest
 from scipy import stats
+from typer.testing import CliRunner
 
 from pelton.benchmarks import case_data, environments, meridian_model, record, suite, suite_report, suite_tables
 from pelton.benchmarks.cases import BY_NAME, CASES, System, chosen
 from pelton.benchmarks.verdicts import Judge, Truth, ratios, worth
+from pelton.cli.main import app
 from pelton.engine.errors import ArgumentError, DataError, UnknownNameError
 from pelton.engine.precision import using
+from tests import pages
 
 STORES = BY_NAME["stores-40"]
 
@@ -237,6 +240,31 @@ def test_numbers_of_chains_have_their_own_picture_and_table(here, measured, tmp_
     text = suite_tables.page(lines)
     assert len(re.findall(r"\| 40 stores \| pelton \| [24] \| right \|", text)) == 2
     assert "By the number of chains" not in suite_tables.page(list(measured.values()))
+
+
+@pytest.mark.long
+def test_what_the_page_tells_to_run(here, tmp_path, monkeypatch):
+    """Small cases, the rats for the markets, and rivals that are installed here; what would install them is noted."""
+    names = ("pelton", "numpyro", "scipy_gibbs/corrected")
+    places = {"stores-40": "stores-40", "markets": "rats", "eight-schools": "eight-schools"}
+    short = {name: of(BY_NAME[place], *names, warmup=50, draws=50) for name, place in places.items()}
+    store, installed, written = tmp_path / "suite.jsonl", [], []
+    monkeypatch.setattr(suite, "chosen", lambda wanted: [short[name] for name in wanted or ["stores-40"]])
+    monkeypatch.setattr(suite, "STORE", store)
+    monkeypatch.setattr(suite, "write_all", written.append)
+    monkeypatch.setattr(environments, "install", installed.append)
+    (code,) = pages.blocks_for(__file__, "benchmarks.md")
+    lines = pages.commands(code)
+    assert len(lines) == len(code.strip().splitlines())
+    for line in lines:
+        # A clone may hold its last commit alone.
+        result = CliRunner().invoke(app, ["HEAD" if word.startswith("HEAD~") else word for word in line])
+        assert result.exit_code == 0, f"pelton {' '.join(line)}\n{result.output}"
+    assert installed == environments.names()
+    assert written
+    ran = {(line["case"], line["system"], line["chains"]) for line in record.read(store)}
+    assert {("stores-40", "scipy_gibbs/corrected"), ("rats", "pelton")} <= {row[:2] for row in ran}
+    assert {("eight-schools", name, count) for name in ("pelton", "numpyro") for count in (4, 64)} <= ran
 
 
 def test_losses_are_shown_as_losses(measured):

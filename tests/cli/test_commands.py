@@ -135,8 +135,10 @@ def test_bench_hands_on_what_it_is_told(run, monkeypatch):
     told = []
     monkeypatch.setattr(suite, "run", lambda *args, **named: told.append((args, named)))
     assert run("bench", "stores-40", "--rivals", "scipy-gibbs", "--repeats", "2", "--save", "a").exit_code == 0
-    named = {"rivals": ["scipy_gibbs"], "repeats": 2, "device": None, "store": Path("a"), "pages": False}
+    named = {"rivals": ["scipy_gibbs"], "repeats": 2, "device": None, "chains": [], "store": Path("a"), "pages": False}
     assert told == [((["stores-40"],), named)]
+    assert run("bench", "rats", "--chains", "2", "--chains", "8").exit_code == 0
+    assert told.pop()[1]["chains"] == [2, 8]
     monkeypatch.setattr(suite, "compare", lambda *args, **named: told.append((args, named)))
     assert run("bench", "rats", "--against", "HEAD~1").exit_code == 0
     assert told[1] == (("HEAD~1", ["rats"]), {"repeats": 3, "store": suite.STORE})

@@ -15,6 +15,7 @@ import pytest
 import xarray as xr
 
 import pelton
+from tests import pages
 
 COLUMNS = ("--successes", "conversions", "--trials", "impressions", "--unit", "store")
 
@@ -31,18 +32,26 @@ def stores(tmp_path):
     return folder
 
 
-def begin(stores, out, count, *more):
-    """The processes of a distributed fit."""
+def free_address():
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
-        address = f"127.0.0.1:{free.getsockname()[1]}"
-    command = [sys.executable, "-m", "pelton.cli.main", "fit", str(stores), "--distributed", *COLUMNS]
-    command += ["--coordinator", address, "--processes", str(count), "--out", str(out), *map(str, more)]
+        return f"127.0.0.1:{free.getsockname()[1]}"
+
+
+def start(commands):
+    """A process of Python for each list of arguments."""
     manner = {"stdout": subprocess.PIPE, "stderr": subprocess.PIPE, "text": True}
     environment = os.environ | {"JAX_PLATFORMS": "cpu", "COLUMNS": "160"}
     # Which JAX has set for this process.
     environment.pop("TF_CPP_MIN_LOG_LEVEL", None)
-    return [subprocess.Popen([*command, "--process", str(n)], env=environment, **manner) for n in range(count)]
+    return [subprocess.Popen([sys.executable, *command], env=environment, **manner) for command in commands]
+
+
+def begin(stores, out, count, *more):
+    """The processes of a distributed fit."""
+    command = ["-m", "pelton.cli.main", "fit", str(stores), "--distributed", *COLUMNS]
+    command += ["--coordinator", free_address(), "--processes", str(count), "--out", str(out), *map(str, more)]
+    return start([[*command, "--process", str(n)] for n in range(count)])
 
 
 def ends(processes):
@@ -83,6 +92,32 @@ def test_two_processes_write_what_one_writes(run, stores, tmp_path):
         tree.close()
 
 
+@pytest.mark.long
+def test_what_the_page_tells_two_hosts(stores, tmp_path, monkeypatch):
+    """Its commands and its Python, each on two processes that meet here."""
+    monkeypatch.chdir(tmp_path)
+    for file in stores.iterdir():
+        table = pd.read_parquet(file).rename(columns={"conversions": "sales", "impressions": "visits"})
+        table.to_parquet(file, row_group_size=100)
+    commands, python = pages.blocks_for(__file__, "large-data.md")
+
+    def here(text):
+        assert text.count("10.0.0.1:8476") >= 1
+        return text.replace("10.0.0.1:8476", address)
+
+    address = free_address()
+    lines = pages.commands(here(commands))
+    assert [line[0] for line in lines] == ["fit", "fit"]
+    found = ends(start([["-m", "pelton.cli.main", *line] for line in lines]))
+    assert [status for status, *_ in found] == [0, 0], found
+    assert sum(len(pd.read_parquet(part)) for part in (tmp_path / "rates" / "units").iterdir()) == 1200
+    address = free_address()
+    codes = [here(python).replace("index=0", f"index={n}") for n in range(2)]
+    assert codes[0] != codes[1]
+    found = ends(start([["-c", f"import pelton\n{code}\nprint(len(model.source))"] for code in codes]))
+    assert [(status, text.strip()) for status, text, _ in found] == [(0, "1200")] * 2, found
+
+
 def test_a_bad_row_of_one_share_ends_all(stores, tmp_path):
     table = pd.read_parquet(stores / "1.parquet")
     table.loc[500, "conversions"] = -4
@@ -101,6 +136,7 @@ def test_a_bad_row_of_one_share_ends_all(stores, tmp_path):
 LONG = ("--sampler", "nuts", "--draws", "40000")
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("killed", [0, pytest.param(1, marks=pytest.mark.slow)])
 def test_a_killed_process_ends_all_and_the_run_goes_on(stores, tmp_path, killed):
     """The first process holds what they talk through; that another is gone it notices after a time."""

@@ -291,6 +291,7 @@ def test_notes_strict_and_quiet(here):
     assert Path("pelton-out/sales/channels.csv").exists()
 
 
+@pytest.mark.long
 def test_a_table_of_one_geo(here):
     """Its results stand once, under all, and are allocated like any other's."""
     frame = sales()

@@ -29,6 +29,7 @@ def broken_after(count, monkeypatch):
     monkeypatch.setattr(place.os, "replace", full)
 
 
+@pytest.mark.long
 @QUIET
 def test_a_fit_that_was_cut_short_goes_on(run, monkeypatch):
     assert run(*NUTS, "--out", "whole").exit_code == 0
@@ -51,6 +52,7 @@ def test_a_fit_that_was_cut_short_goes_on(run, monkeypatch):
     assert np.array_equal(*draws)
 
 
+@pytest.mark.long
 @QUIET
 def test_more_draws_and_another_run(run):
     assert run(*NUTS, "--out", "out").exit_code == 0

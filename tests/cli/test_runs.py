@@ -147,6 +147,7 @@ def test_report_is_written_anew(runs, run):
     assert "budget_pooled" in pd.read_csv("short/units.csv")
 
 
+@pytest.mark.long
 def test_report_of_a_media_mix(media_run, run, refuses):
     assert "belongs to rates" in refuses("report", media_run, "--top", 3)
     result = run("report", media_run, "--out", "again")

@@ -42,6 +42,7 @@ def log_likelihood(values, model):
     return float(scipy.stats.norm.logpdf(y, values["effect"], SD).sum())
 
 
+@pytest.mark.long
 def test_what_is_right_passes():
     found = pelton.calibrate(simulate, sets=60, quantities={"log-likelihood": log_likelihood}, **SHORT)
     assert list(found.ranks) == ["mean", "spread", *(f"effect[{at}]" for at in range(4)), "log-likelihood"]
@@ -54,6 +55,7 @@ def test_what_is_right_passes():
     assert "uniform" in rank_picture(found).title
 
 
+@pytest.mark.long
 def test_what_is_wrong_is_told():
     """A standard deviation of the data that is too small by half, of which the log-likelihood knows most."""
     quantities = {"log-likelihood": log_likelihood}

@@ -28,6 +28,7 @@ def by_chain(values):
     return np.moveaxis(np.asarray(values), (0, 1), (-2, -1))
 
 
+@pytest.mark.long
 def test_hierarchies_have_the_posteriors_of_sample():
     """Tables of other lengths, another prior, and one that needs no sampler among them."""
     models = [

@@ -14,6 +14,7 @@ import pytest
 import pelton
 from pelton.engine.mesh import divided
 from pelton.engine.precision import using
+from tests import pages
 from tests.statistics import assert_agrees
 
 ON_A_MESH = """
@@ -39,6 +40,22 @@ for name, mesh in (("one", None), ("mesh", pelton.Mesh(chains=chains, data=data)
     assert tree.attrs.get("mesh") == (None if mesh is None else repr(mesh))
 np.savez(out, **found)
 """
+
+
+@pytest.mark.long
+def test_what_the_page_says_of_eight_devices():
+    """Of few draws: eight devices share what cores there are."""
+    (code,) = pages.blocks_for(__file__, "scaling.md")
+    before = (
+        "import functools, warnings, pelton\n"
+        "warnings.simplefilter('ignore')\n"
+        "pelton.sample = functools.partial(pelton.sample, warmup=20, draws=20)\n"
+        "model = pelton.PartialPooling([9, 22, 31, 40, 12], [138, 72, 157, 300, 60])\n"
+    )
+    environment = os.environ | {"XLA_FLAGS": "--xla_force_host_platform_device_count=8"}
+    command = [sys.executable, "-c", before + code + "print(tree.attrs['mesh'], tree.posterior.sizes['draw'])"]
+    done = subprocess.run(command, capture_output=True, text=True, env=environment, check=False)
+    assert (done.returncode, done.stdout) == (0, "Mesh(chains=2, data=4) 20\n"), done.stderr[-3000:]
 
 
 SLOW = [pytest.param("units", 2, 2, marks=pytest.mark.slow), pytest.param("panel", 1, 2, marks=pytest.mark.slow)]

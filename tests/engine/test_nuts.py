@@ -195,6 +195,7 @@ def test_the_metric_taken_is_recorded(metric, directions):
     assert_agrees(np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0), mean=0.0, sd=1.0, least_ess=400)
 
 
+@pytest.mark.long
 # Halves of ten draws say little of how far chains agree, and the usual limits take that amiss.
 @pytest.mark.filterwarnings("ignore::pelton.engine.errors.ConvergenceWarning")
 def test_many_chains_warm_up_in_few_steps():

@@ -91,6 +91,7 @@ def test_evidence_of_the_first_block():
     assert abs(float(found.evidence[0, 0]) - log_integral) < 0.3
 
 
+@pytest.mark.long
 def test_sampler_on_a_normal_hierarchy():
     posterior = Posterior(
         5, normal_density, constrain, start, Y, dims={"theta": ("group",)}, hierarchy=NORMAL, sampler="mixture"

@@ -101,6 +101,7 @@ def with_slow(often):
     return [pytest.param(kind, marks=[] if kind in often else pytest.mark.slow) for kind in KINDS]
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.parametrize("kind", with_slow({"threads", "ensemble"}))
 @pytest.mark.usefixtures("busy", "small_blocks")
@@ -170,6 +171,7 @@ def test_groups_of_a_posterior_follow_from_stored_positions(tmp_path):
         )
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.usefixtures("busy")
 def test_models_finish_their_stored_trees(tmp_path):
@@ -222,6 +224,7 @@ def test_readers_see_whole_draws_while_the_run_goes_on(tmp_path, monkeypatch):
     assert not seen[-1][1].startswith("UNFINISHED")
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.usefixtures("busy", "small_blocks")
 def test_what_a_power_cut_left_half_written_is_made_again(tmp_path, monkeypatch):
@@ -409,6 +412,7 @@ print("done", flush=True)
 """
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.parametrize("method", ["threads", pytest.param("vectorized", marks=pytest.mark.slow)])
 def test_a_run_that_is_killed_again_and_again_has_the_unbroken_runs_draws(method, tmp_path):

@@ -206,6 +206,7 @@ def test_any_names_are_reported(tally, tmp_path_factory, units, unit_name):
         assert all(name.startswith("out/") for name in everything(folder))
 
 
+@pytest.mark.long
 def test_hostile_geos_and_channels(tally, here):
     """Hostile names of geos, channels and columns of a media mix: command line, report, tables."""
     weeks, source = 12, np.random.default_rng(0)

@@ -51,6 +51,7 @@ PRIORS = {
 }
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "sampler", ["nuts", *(pytest.param(name, marks=pytest.mark.slow) for name in ("numpyro-nuts", "blackjax-nuts"))]
 )

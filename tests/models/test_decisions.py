@@ -175,6 +175,7 @@ def test_held_out_predictions_are_calibrated():
         pelton.held_out(model, folds=1)
 
 
+@pytest.mark.long
 def test_held_out_with_groups_and_covariates():
     rng = np.random.default_rng(8)
     x = rng.normal(size=200)

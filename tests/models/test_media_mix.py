@@ -346,6 +346,7 @@ def test_coefficients_follow_from_the_return():
             assert brought.sum() / panel.spend[g, :, c].sum() == pytest.approx(found["roi"][g, c], rel=1e-9)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("effect", ["contribution", "coefficient", "roi"])
 def test_a_geo_that_bought_none_of_a_channel_has_the_groups_posterior(effect):
     """Its parameters there move the prior alone, and every gradient is finite."""
@@ -544,6 +545,7 @@ def test_fourier_columns():
     np.testing.assert_allclose(columns[:, 3], np.cos(4 * np.pi * days / 365.25), rtol=1e-9)
 
 
+@pytest.mark.long
 def test_sampling_recovers_a_small_truth_and_fills_the_tree():
     simulated = simulate_media(3, 60, 2, seed=4)
     panel = Panel.from_frame(simulated.frame, **simulated.columns)

@@ -91,6 +91,7 @@ def test_figures_printed_with_the_categories_study_are_not_this_posterior(cases)
     assert abs(kappa.mean() - 13.8) < 0.5
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("prior", [UNIFORM, pelton.GammaShapes(2.0, 0.1)], ids=repr)
 def test_agrees_with_the_textbook_model(prior):
     rng = np.random.default_rng(5)
@@ -143,6 +144,7 @@ def plain_regression(prior, successes, trials, region, regions, covariates):
     numpyro.sample("y", dist.BetaBinomial(mu * kappa, (1 - mu) * kappa, trials), obs=successes)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize(
     "kind", ["covariates", *(pytest.param(kind, marks=pytest.mark.slow) for kind in ("groups", "both"))]
 )

@@ -85,6 +85,7 @@ def test_shapes(prior, alpha, beta):
             np.testing.assert_allclose(log_prior(prior, x, t), expected, rtol=2e-6)
 
 
+@pytest.mark.long
 def test_shapes_integrate_to_one():
     prior = pelton.GammaShapes(2.0, 0.5)
     value, _ = integrate.dblquad(

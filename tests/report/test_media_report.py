@@ -405,6 +405,7 @@ def first_geo(tree, channels):
     return found
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("case", CASES)
 def test_pictures_draw_at_any_size(case, tmp_path, monkeypatch):
     # As on a machine with no font beside matplotlib's own.

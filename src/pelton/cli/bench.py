@@ -19,6 +19,8 @@ Examples:
 
   pelton bench stores-40 --rivals emcee --rivals numpyro
 
+  pelton bench eight-schools --rivals numpyro --chains 4 --chains 64
+
   pelton bench stores-40 --against HEAD~5
 
   pelton bench --list
@@ -32,6 +34,9 @@ def bench(
     ] = None,
     device: Annotated[str | None, typer.Option(metavar="cpu|gpu", help="Where pelton runs.")] = None,
     repeats: Annotated[int, typer.Option(metavar="N", help="Processes of each system; the median counts.")] = 3,
+    chains: Annotated[
+        list[int] | None, typer.Option(metavar="N", help="A run of each system at N chains; may be repeated.")
+    ] = None,
     install: Annotated[bool, typer.Option("--install", help="Make the rivals' environments, and stop.")] = False,
     against: Annotated[
         str | None, typer.Option(metavar="COMMIT", help="Compare this checkout with another commit instead.")
@@ -59,5 +64,11 @@ def bench(
         suite.compare(against, cases or [], repeats=repeats, store=save or suite.STORE)
     else:
         suite.run(
-            cases or [], rivals=chosen, repeats=repeats, device=device, store=save or suite.STORE, pages=save is None
+            cases or [],
+            rivals=chosen,
+            repeats=repeats,
+            device=device,
+            chains=chains or [],
+            store=save or suite.STORE,
+            pages=save is None,
         )
