@@ -64,6 +64,10 @@ class ResourceError(PeltonError, MemoryError):
     """The machine has not enough memory for what was asked; the message says how much would fit."""
 
 
+class DeviceError(PeltonError, RuntimeError):
+    """A device failed, or stopped answering, while a program ran on it; the message says what is left of the run."""
+
+
 class HostError(PeltonError, RuntimeError):
     """Another process of a run over several hosts failed, was interrupted or is gone; the message says which."""
 

@@ -1,11 +1,13 @@
 """Where a run happens: the processor's cores, or an accelerator where the work is worth its while."""
 
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import jax
 
-from pelton.engine.errors import ArgumentError
+from pelton.engine.errors import ArgumentError, DeviceError, ResourceError
 
 # Numbers that all chains read for one gradient each, from which on an accelerator is taken unasked: below it a
 # processor has done with a gradient before an accelerator has begun its kernels.
@@ -48,3 +50,40 @@ def choose_devices(device: str | None, work: int) -> list[Any]:
             f"there is no {kind} here: JAX knows {', '.join(sorted({d.platform for d in jax.local_devices()}))}; "
             "install pelton[cuda] for NVIDIA GPUs, or leave device out"
         ) from None
+
+
+@contextmanager
+def device_failures(device: Any, url: str | None = None) -> Iterator[None]:
+    """Says in our words what a device fails with while a run is on it.
+
+    Args:
+        device: the run's first.
+        url: where the run is written; None where it is not.
+
+    Raises:
+        ResourceError: the device ran out of memory.
+        DeviceError: anything else, as the runtime puts it: a device that is lost or reset, a callback that raised.
+
+    >>> with device_failures(choose_devices("cpu", 1)[0], "run.zarr"):
+    ...     raise jax.errors.JaxRuntimeError("INTERNAL: gone")
+    Traceback (most recent call last):
+        ...
+    pelton.engine.errors.DeviceError: cpu 0 failed during the run: INTERNAL: gone; what was written by then is in \
+'run.zarr': pelton.resume('run.zarr', model) goes on with it
+    """
+    try:
+        yield
+    except jax.errors.JaxRuntimeError as error:
+        said = (str(error).strip() or "it gave no reason").splitlines()[0][:300]
+        name = f"{device.platform} {device.id}"
+        left = (
+            "nothing of it is kept; with store=PATH a run is written as it goes and can be resumed"
+            if url is None
+            else f"what was written by then is in {url!r}: pelton.resume({url!r}, model) goes on with it"
+        )
+        if "RESOURCE_EXHAUSTED" in said:
+            raise ResourceError(
+                f"{name} ran out of memory during the run: {said}; take fewer chains, precision='float32' or a larger "
+                f"device; {left}"
+            ) from error
+        raise DeviceError(f"{name} failed during the run: {said}; {left}") from error

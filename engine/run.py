@@ -20,7 +20,7 @@ from pelton.engine.mesh import Mesh
 from pelton.engine.modes import modes, remark
 from pelton.engine.naming import constrained, named_shapes
 from pelton.engine.place import place
-from pelton.engine.placement import choose_devices
+from pelton.engine.placement import choose_devices, device_failures
 from pelton.engine.plan import check_settings, plan, sampler_of
 from pelton.engine.posterior import Posterior, adopted, data_size, posterior_of
 from pelton.engine.progress import progress
@@ -107,7 +107,8 @@ def sample(
         ArgumentError: a setting is out of range.
         ModelError: the log density is not finite at any of a hundred starts.
         OutputError: the store holds a run already, or cannot be written to; what it holds then is whole.
-        ResourceError: the run would not fit into memory.
+        ResourceError: the run would not fit into memory, or did not.
+        DeviceError: a device failed; with `store` the run can be resumed.
 
     Warns:
         ConvergenceWarning: the draws should not be trusted as they are.
@@ -149,9 +150,10 @@ def sample(
     settings.places(devices)
     own = tuple(groups) if isinstance(model, Posterior) else ()
     if store is None:
-        return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
+        with device_failures(devices[0]):
+            return _finished(model, settings, _run(posterior, settings, devices, progress, None, own))
     where = place(store)
-    with where.locked(), settings.in_force(devices):
+    with where.locked(), settings.in_force(devices), device_failures(devices[0], where.url):
         if has_run(where):
             raise OutputError(
                 f"there is a run in {where.url!r} already: go on with it by pelton.resume, or give another path"
@@ -221,7 +223,7 @@ def resume(
         model = adopted(model)
         posterior = posterior_of(model, settings.groups, "resume")
         devices = choose_devices(settings.platform, 0)
-        with settings.in_force(devices):
+        with settings.in_force(devices), device_failures(devices[0], where.url):
             journal = Journal(where, posterior, stored, settings)
             try:
                 named = load(where.url, verify=False)

@@ -4,12 +4,14 @@ import errno
 import os
 from pathlib import Path
 
+import jax
 import numpy as np
 import pytest
 import xarray as xr
 
 import pelton
 from pelton.engine import place
+from pelton.engine.lines import Line
 
 FIT = ("fit", "example:stores", "--successes", "conversions", "--trials", "impressions", "--unit", "store")
 NUTS = (*FIT, "--sampler", "nuts", "--chains", 2, "--warmup", 500, "--draws", 1000)
@@ -50,6 +52,26 @@ def test_a_fit_that_was_cut_short_goes_on(run, monkeypatch):
     assert "run.zarr" in result.stdout
     draws = [xr.open_datatree(f"{name}/posterior.nc")["posterior"]["mu"].to_numpy() for name in ("whole", "cut")]
     assert np.array_equal(*draws)
+
+
+@QUIET
+def test_a_device_that_fails_is_said_without_a_traceback(run, monkeypatch):
+    calls, call = [], Line.call
+
+    def broken(line, *args):
+        calls.append(0)
+        if len(calls) > 4:
+            raise jax.errors.JaxRuntimeError("UNAVAILABLE: the device was reset")
+        call(line, *args)
+
+    monkeypatch.setattr(Line, "call", broken)
+    result = run(*NUTS, "--out", "cut")
+    assert result.exit_code == 2
+    assert "cpu 0 failed during the run: UNAVAILABLE: the device was reset; what was written by then" in result.stderr
+    assert "the same command with --resume goes on with it" in result.stderr
+    assert "Traceback" not in result.output
+    monkeypatch.setattr(Line, "call", call)
+    assert run(*NUTS, "--out", "cut", "--resume").exit_code == 0
 
 
 @pytest.mark.long

@@ -2,8 +2,10 @@
 
 import contextlib
 import errno
+import itertools
 import os
 import random
+import re
 import signal
 import subprocess
 import sys
@@ -11,6 +13,7 @@ import time
 from pathlib import Path
 
 import arviz as az
+import jax
 import numpy as np
 import numpyro
 import numpyro.distributions as dist
@@ -19,7 +22,8 @@ import xarray as xr
 
 import pelton
 from pelton.engine import chains, journal, lines, place
-from pelton.engine.errors import ArgumentError, OutputError, PeltonWarning, StoreError
+from pelton.engine.errors import ArgumentError, DeviceError, OutputError, PeltonWarning, ResourceError, StoreError
+from pelton.engine.lines import Line
 from pelton.engine.results import versions
 from pelton.engine.store import Store, block_draws
 
@@ -142,6 +146,58 @@ def test_a_run_resumed_after_any_failed_write_has_the_unbroken_runs_draws(kind, 
         if resumed is not None:
             assert_same_draws(whole, resumed)
             assert_same_draws(whole, pelton.load(path))
+
+
+def failing_after(calls, monkeypatch, said):
+    """Lets so many calls of a run's programs through, on all threads together, and then fails as XLA does."""
+    left, call = itertools.count(calls, -1), Line.call
+
+    def broken(line, *args):
+        if next(left) <= 0:
+            raise jax.errors.JaxRuntimeError(said)
+        call(line, *args)
+
+    monkeypatch.setattr(Line, "call", broken)
+
+
+@QUIET
+@pytest.mark.parametrize("kind", ["threads", "vectorized"])
+@pytest.mark.usefixtures("busy", "small_blocks")
+def test_a_run_whose_device_fails_goes_on_with_the_unbroken_runs_draws(kind, tmp_path, monkeypatch):
+    settings = SETTINGS | KINDS[kind]
+    whole = pelton.sample(target(), **settings)
+    calls = []
+    with monkeypatch.context() as patch:
+        call = Line.call
+        patch.setattr(Line, "call", lambda line, *args: (calls.append(0), call(line, *args)))
+        pelton.sample(target(), store=tmp_path / "count", **settings)
+    # In its first call, in the warm-up, and where draws are; how many calls there are is up to the clock.
+    for number in sorted({0, 2, len(calls) // 4, len(calls) // 2}):
+        path = str(tmp_path / f"run-{number}")
+        with monkeypatch.context() as patch:
+            failing_after(number, patch, "INTERNAL: CUDA_ERROR_UNKNOWN: stream did not block host\nin detail")
+            # The message ends where the runtime's first line does.
+            words = rf"^cpu 0 failed during the run: INTERNAL: .* host; what was written .*resume\('{re.escape(path)}'"
+            with pytest.raises(DeviceError, match=words):
+                pelton.sample(target(), store=path, **settings)
+        if (Path(path) / "zarr.json").exists():
+            part = pelton.load(path)
+            assert part.attrs["status"].startswith("UNFINISHED")
+            count = part["sample_stats"].sizes["draw"]
+            for name in part["posterior"].data_vars:
+                kept = np.asarray(part["posterior"][name])
+                assert np.array_equal(kept, np.asarray(whole["posterior"][name])[:, :count])
+        assert_same_draws(whole, pelton.resume(path, target()))
+
+
+def test_a_device_that_runs_out_of_memory_or_fails_without_a_store(monkeypatch):
+    with monkeypatch.context() as patch:
+        failing_after(1, patch, "RESOURCE_EXHAUSTED: Out of memory while trying to allocate 8 bytes.")
+        with pytest.raises(ResourceError, match=r"cpu 0 ran out of memory during the run: .*fewer chains.*store=PATH"):
+            pelton.sample(target(), **SETTINGS)
+    failing_after(0, monkeypatch, "")
+    with pytest.raises(DeviceError, match="cpu 0 failed during the run: it gave no reason; nothing of it is kept"):
+        pelton.sample(target(), **SETTINGS)
 
 
 @QUIET

@@ -76,6 +76,7 @@ def drawn(
         given: those of the settings that the user has given, which a resumed run must have been begun with.
     """
     from pelton.engine.approximate import approximate
+    from pelton.engine.errors import DeviceError
     from pelton.engine.run import resume, sample
 
     method = settings.get("approximate")
@@ -92,7 +93,7 @@ def drawn(
             return sample(model, groups=groups, progress=progress, **own)
         _make_way(path)
         return sample(model, groups=groups, progress=progress, store=path, **own)
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, DeviceError):
         if path.exists():
             show.note(f"the run so far is in {visible(path)}; the same command with --resume goes on with it")
         raise
