@@ -158,7 +158,7 @@ class Chains:
         """The chains' states at their starts."""
         if self.sampler.shared_init:
             state = self._init(self.groups[0])
-            states = [jax.device_put(self._first(state, len(group.chains)), group.device) for group in self.groups]
+            states = [jax.device_put(self._first(state, group), group.device) for group in self.groups]
         else:
             states = [self._init(group) for group in self.groups]
         jax.block_until_ready(states)
@@ -166,11 +166,11 @@ class Chains:
             states = self._learn(self.sampler, states, [], 0)
         return states
 
-    def _first(self, state: Any, chains: int) -> Any:
-        """Of the first group's chains, which are as many as any other's or one more, as many as are asked for."""
-        if not self.vectorized or chains == len(self.groups[0].chains):
+    def _first(self, state: Any, group: Group) -> Any:
+        """What the first group's chains begin with, for as many chains as a group has: as many, or one fewer."""
+        if not self.vectorized or group.size == self.groups[0].size:
             return state
-        return jax.tree.map(lambda leaf: leaf[:chains], state)
+        return jax.tree.map(lambda leaf: leaf[: group.size], state)
 
     def _sample(
         self, states: list[Any] | None, draws: int, report: Report, target: Target | None, at: Stage | None
