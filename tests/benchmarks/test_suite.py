@@ -244,12 +244,14 @@ def test_numbers_of_chains_have_their_own_picture_and_table(here, measured, tmp_
 
 @pytest.mark.long
 def test_what_the_page_tells_to_run(here, tmp_path, monkeypatch):
-    """Small cases, the rats for the markets, and rivals that are installed here; what would install them is noted."""
+    """Small cases, the rats for the markets, once, with rivals that are here; what would install them is noted."""
     names = ("pelton", "numpyro", "scipy_gibbs/corrected")
     places = {"stores-40": "stores-40", "markets": "rats", "eight-schools": "eight-schools"}
     short = {name: of(BY_NAME[place], *names, warmup=50, draws=50) for name, place in places.items()}
     store, installed, written = tmp_path / "suite.jsonl", [], []
     monkeypatch.setattr(suite, "chosen", lambda wanted: [short[name] for name in wanted or ["stores-40"]])
+    run_case = suite.run_case
+    monkeypatch.setattr(suite, "run_case", lambda case, repeats, **named: run_case(case, repeats=1, **named))
     monkeypatch.setattr(suite, "STORE", store)
     monkeypatch.setattr(suite, "write_all", written.append)
     monkeypatch.setattr(environments, "install", installed.append)
