@@ -38,7 +38,7 @@ from pelton.engine.stopping import Target, checks
 from pelton.engine.watch import Watch
 
 # Draws that leave the device together at the most; a run of any length uses the same compiled program.
-CHUNK_DRAWS = 250
+CHUNK_DRAWS = 1000
 CHUNK_BYTES = 64 * 2**20
 # Seconds between two looks at how a run comes along.
 LOOK_SECONDS = 0.5

@@ -200,21 +200,14 @@ def _repeated(
     sampler: Chainwise | Ensemble, bound: Bound, state: Any, key: Any, first: Any, count: Any, room: Any, warming: bool
 ) -> tuple[Any, Any]:
     """The state after `count` transitions, and the draws in the room [row, ...]."""
-    proposals: Any = ()
     if isinstance(sampler, Independent) and not warming:
-        rows = first + jnp.arange(jax.tree.leaves(room)[0].shape[0])
-        # Batches bound the memory, as where the grid is laid.
-        proposals = jax.lax.map(
-            lambda index: sampler.propose(bound, state, jax.random.fold_in(key, index)), rows, batch_size=PROPOSALS
-        )
+        return _proposed(sampler, bound, state, key, first, count, room)
 
     def body(offset: Any, carry: tuple) -> tuple:
         state, store = carry
         index = first + offset
         step_key = jax.random.fold_in(key, index)
-        if isinstance(sampler, Independent) and not warming:
-            state, info = sampler.accept(state, jax.tree.map(lambda leaf: leaf[offset], proposals))
-        elif warming:
+        if warming:
             state, info = sampler.warmup(bound, state, step_key, index)
         else:
             state, info = sampler.step(bound, state, step_key)
@@ -222,6 +215,29 @@ def _repeated(
         return state, _stored(store, offset, (sampler.position(state), info))
 
     return jax.lax.fori_loop(0, count, body, (state, room))
+
+
+def _proposed(
+    sampler: Independent, bound: Bound, state: Any, key: Any, first: Any, count: Any, room: Any
+) -> tuple[Any, Any]:
+    """As `_repeated`, with the proposals of several transitions made at once and accepted in turn."""
+
+    def propose(index: Any) -> Any:
+        return sampler.propose(bound, state, jax.random.fold_in(key, index))
+
+    def batch(number: Any, carry: tuple) -> tuple:
+        begin = number * PROPOSALS
+        proposals = jax.vmap(propose)(first + begin + jnp.arange(PROPOSALS))
+
+        def body(offset: Any, carry: tuple) -> tuple:
+            state, store = carry
+            state, info = sampler.accept(state, jax.tree.map(lambda leaf: leaf[offset - begin], proposals))
+            state = _strong(state)
+            return state, _stored(store, offset, (sampler.position(state), info))
+
+        return jax.lax.fori_loop(begin, jnp.minimum(begin + PROPOSALS, count), body, carry)
+
+    return jax.lax.fori_loop(0, -(-count // PROPOSALS), batch, (state, room))
 
 
 def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> Callable:

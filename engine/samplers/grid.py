@@ -12,6 +12,8 @@ from pelton.engine.samplers.base import BoundLogDensity, Independent, Info
 # Rounds at the most until the box is turned and until it is done; one that fits ends the search.
 SEARCH_ROUNDS = 16
 ROUNDS = 21
+# A box fits when the mass touches no edge and, an outermost point on each side counted, fills so much of every axis.
+FILLED = 0.75
 # Points an axis while the box is being found, and of the final grid.
 SEARCH_POINTS = 25
 GRID_POINTS = 129
@@ -33,7 +35,7 @@ class Box(NamedTuple):
 
 
 class Search(NamedTuple):
-    """A box on its way: rounds so far, whether it has its principal axes, and whether it then fitted as it was."""
+    """A box on its way: rounds so far, whether it has its principal axes, and whether one that has them fitted."""
 
     box: Box
     rounds: Int[Array, ""]
@@ -79,10 +81,11 @@ def _evaluate(logdensity: BoundLogDensity, box: Box, mesh: Array) -> Array:
     return jnp.where(jnp.isnan(values), -jnp.inf, values)
 
 
-def _zoom(box: Box, values: Array) -> Box:
+def _zoom(box: Box, values: Array) -> tuple[Box, Array]:
     """One round of fitting the box: past an edge that the mass touches it grows, elsewhere it shrinks.
 
-    A box that the mass fills but for the outermost points stays as it is, to the bit.
+    Returns:
+        The next box, and whether the box fitted: then the next one, which lies in it, holds the mass as well.
     """
     d = box.lower.shape[0]
     points = round(values.shape[0] ** (1 / d))
@@ -90,7 +93,7 @@ def _zoom(box: Box, values: Array) -> Box:
     inside = values >= jnp.max(values) - DROP
     index = jnp.arange(points)
     step = (box.upper - box.lower) / (points - 1)
-    lower, upper = [], []
+    lower, upper, fits = [], [], []
     for axis in range(d):
         others = tuple(i for i in range(d) if i != axis)
         hit = jnp.any(inside, axis=others)
@@ -103,7 +106,8 @@ def _zoom(box: Box, values: Array) -> Box:
                 last == points - 1, box.upper[axis] + width / 2, box.upper[axis] - (points - 2 - last) * step[axis]
             )
         )
-    return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper))
+        fits.append((first > 0) & (last < points - 1) & (last - first + 2 >= FILLED * (points - 1)))
+    return box._replace(lower=jnp.stack(lower), upper=jnp.stack(upper)), jnp.all(jnp.stack(fits))
 
 
 def _whiten(box: Box, values: Array) -> Box:
@@ -160,8 +164,7 @@ class Grid(Independent):
 
         def fit(search: Search) -> Search:
             values = _evaluate(logdensity, search.box, _mesh(search.box, self.search))
-            zoomed = _zoom(search.box, values)
-            fits = jnp.all((zoomed.lower == search.box.lower) & (zoomed.upper == search.box.upper))
+            zoomed, fits = _zoom(search.box, values)
             turn = ~search.turned & (fits | (search.rounds >= SEARCH_ROUNDS))
             box = jax.lax.cond(turn, lambda: _whiten(search.box, values), lambda: zoomed)
             return Search(box, search.rounds + 1, search.turned | turn, search.turned & fits)
