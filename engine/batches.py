@@ -105,7 +105,7 @@ def draw(batch: Batch, settings: Settings, device: Any) -> Drawn:
 
 
 def _replaced(values: np.ndarray, members: np.ndarray, new: np.ndarray) -> np.ndarray:
-    values = values.copy()
+    values = values.copy(order="K")
     values[:, :, members] = new
     return values
 
@@ -142,14 +142,14 @@ def _independent(batch: Batch, places: np.ndarray, sampler: Sampler, settings: S
     began = time.perf_counter()
     good, positions, infos = jax.tree.map(np.asarray, program(*args))
     seconds = time.perf_counter() - began
-    # [fit, chain, draw, ...] to [chain, draw, fit, ...].
-    stats = {name: np.moveaxis(values, 0, 2) for name, values in infos._asdict().items()}
+    # [draw, fit, chain, ...] to [chain, draw, fit, ...].
+    stats = {name: np.moveaxis(values, 2, 0) for name, values in infos._asdict().items()}
     missing = numbers[: len(places)][~good[: len(places)]]
     errors: dict[int, PeltonError] = {int(number): no_start(posterior) for number in missing}
     return Drawn(
         fits=numbers,
         data=posterior.data,
-        positions=np.moveaxis(positions, 0, 2),
+        positions=np.moveaxis(positions, 2, 0),
         stats=stats,
         seconds={"compiling": compiler.seconds, "warmup": 0.0, "sampling": seconds},
         evaluations=int(stats["n_steps"][:, :, : len(places)].sum()),

@@ -262,7 +262,7 @@ def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> C
 
 
 def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
-    """(segment [fit], seed, data [fit, ...]) -> good [fit], and of each draw [fit, chain, draw] position and Info.
+    """(segment [fit], seed, data [fit, ...]) -> good [fit], and of each draw [draw, fit, chain] position and Info.
 
     All draws of an `Independent` sampler, as the chains of `build_advance` make them. The proposals of a few fits at a
     time are evaluated together; they are then accepted in turn, those of all fits and chains side by side.
@@ -302,8 +302,7 @@ def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
             state, info = accept(state, proposal)
             return state, (jax.vmap(jax.vmap(sampler.position))(state), info)
 
-        _, rows = jax.lax.scan(step, begun, proposals)
-        positions, infos = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 0, 2), rows)
+        _, (positions, infos) = jax.lax.scan(step, begun, proposals)
         return good, positions, infos
 
     return program

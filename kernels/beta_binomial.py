@@ -38,6 +38,8 @@ __all__ = [
 
 # What one term of the "unique" form costs in terms of the "histogram" form.
 UNIQUE_COST = 5
+# Of an x below exp(-40), log1p(j/x) is log(j/x) to rounding, and j/x might overflow.
+LEAST_LOG = -40.0
 
 
 class _Counts(NamedTuple):
@@ -514,18 +516,16 @@ def _totals(values: np.ndarray, group: np.ndarray | None, groups: int) -> np.nda
     return np.bincount(group, weights=values, minlength=groups)
 
 
-def _term_parts(log_x: Array, j: Array) -> tuple[Array, Array, Array]:
-    """j/x as a quotient of two numbers that cannot overflow, and the logarithm taken out of both."""
-    e = jnp.exp(-jnp.abs(log_x))
-    large = log_x >= 0
-    return jnp.where(large, e * j, j), jnp.where(large, 1, e), jnp.where(large, 0, -log_x)
+def _scaled(log_x: Array) -> tuple[Array, Array]:
+    """1/x, or so much of it that j/x does not overflow, and the logarithm of the rest."""
+    return jnp.exp(-jnp.maximum(log_x, LEAST_LOG)), jnp.maximum(LEAST_LOG - log_x, 0)
 
 
 @jax.custom_jvp
 def _log1p_quotient(log_x: Array, j: Array) -> Array:
     """log1p(j / exp(log_x)) for j >= 1."""
-    top, bottom, log_scale = _term_parts(log_x, j)
-    return jnp.log1p(top + (bottom - 1)) + log_scale
+    scale, rest = _scaled(log_x)
+    return jnp.log1p(scale * j) + rest
 
 
 @_log1p_quotient.defjvp
@@ -537,8 +537,8 @@ def _log1p_quotient_jvp(primals, tangents):
 @jax.custom_jvp
 def _share(log_x: Array, j: Array) -> Array:
     """j / (x + j)."""
-    top, bottom, _ = _term_parts(log_x, j)
-    return top / (top + bottom)
+    quotient = _scaled(log_x)[0] * j
+    return quotient / (1 + quotient)
 
 
 @_share.defjvp

@@ -1,6 +1,7 @@
 """Owns short forms of count tables: a few nodes of a Gauss quadrature in place of a histogram of many values."""
 
 import math
+from concurrent.futures import ThreadPoolExecutor
 
 import numpy as np
 
@@ -43,13 +44,13 @@ def _gauss(weights: np.ndarray, count: int) -> Nodes:
     for k in range(count):
         moved = basis[:, k] * at
         size = np.linalg.norm(moved, axis=1)
-        jacobi[:, k, k] = np.einsum("gv,gv->g", moved, basis[:, k])
+        jacobi[:, k, k] = np.vecdot(moved, basis[:, k])
         if k + 1 == count:
             break
         # Twice, for one pass leaves what rounding puts back.
         for _ in range(2):
-            share = np.einsum("gkv,gv->gk", basis[:, : k + 1], moved)
-            moved = moved - np.einsum("gk,gkv->gv", share, basis[:, : k + 1])
+            share = basis[:, : k + 1] @ moved[:, :, None]
+            moved = moved - (share.swapaxes(1, 2) @ basis[:, : k + 1])[:, 0]
         off = np.linalg.norm(moved, axis=1)
         off = np.where(off > _EXHAUSTED * np.maximum(size, 1e-300), off, 0.0)
         jacobi[:, k, k + 1] = jacobi[:, k + 1, k] = off
@@ -104,8 +105,7 @@ def compressed(tables: CountTables) -> CountTables:
     >>> bool(abs(log_likelihood(-1.0, 3.0, tables) - log_likelihood(-1.0, 3.0, short)) < 1e-10)
     True
     """
-    return CountTables(
-        tables.total_successes,
-        tables.total_failures,
-        *(_short(table) for table in (tables.successes, tables.failures, tables.trials)),
-    )
+    # Linear algebra of many small matrices, side by side.
+    with ThreadPoolExecutor(3) as pool:
+        short = pool.map(_short, (tables.successes, tables.failures, tables.trials))
+        return CountTables(tables.total_successes, tables.total_failures, *short)

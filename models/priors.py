@@ -4,9 +4,9 @@
 # pyright: reportIncompatibleMethodOverride=false, reportIncompatibleVariableOverride=false, reportAssignmentType=false
 
 from abc import ABC, abstractmethod
-from collections.abc import Callable
+from collections.abc import Callable, Hashable
 from dataclasses import dataclass, field
-from functools import cache
+from functools import cache, cached_property
 from typing import Any, ClassVar
 
 import jax
@@ -223,13 +223,15 @@ class MeanConcentration(Prior):
     def __repr__(self) -> str:
         return f"MeanConcentration(mean={_name(self.mean)}, concentration={_name(self.concentration)})"
 
+    @cached_property
+    def _key(self) -> Hashable:
+        return _identity(self.mean, self.concentration)
+
     def __hash__(self) -> int:
-        return hash(_identity(self.mean, self.concentration))
+        return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, MeanConcentration) and _identity(self.mean, self.concentration) == _identity(
-            other.mean, other.concentration
-        )
+        return isinstance(other, MeanConcentration) and self._key == other._key
 
 
 @dataclass(frozen=True, eq=False)
@@ -270,11 +272,15 @@ class Shapes(Prior):
     def __repr__(self) -> str:
         return f"{type(self).__name__}(alpha={_name(self.alpha)}, beta={_name(self.beta)})"
 
+    @cached_property
+    def _key(self) -> Hashable:
+        return _identity(self.alpha, self.beta)
+
     def __hash__(self) -> int:
-        return hash(_identity(self.alpha, self.beta))
+        return hash(self._key)
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, Shapes) and _identity(self.alpha, self.beta) == _identity(other.alpha, other.beta)
+        return isinstance(other, Shapes) and self._key == other._key
 
 
 class GammaShapes(Shapes):
