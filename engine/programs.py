@@ -12,7 +12,7 @@ import numpy as np
 from pelton.engine.keys import key_of
 from pelton.engine.posterior import Hierarchy
 from pelton.engine.samplers import Info, Sampler
-from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Independent, Stepwise, empty_info
+from pelton.engine.samplers.base import Bound, Chainwise, Ensemble, Independent, Stepwise, empty_info, together
 
 START_TRIES = 100
 # From so many chains on they start in groups (superchains), at the most so many and at least so many different starts:
@@ -20,9 +20,8 @@ START_TRIES = 100
 MANY_CHAINS = 64
 MOST_STARTS, LEAST_STARTS = 16, 8
 CONSTRAIN_BATCH = 256
-# Proposals of an `Independent` sampler that are made together, where chains are advanced by chunks and where all draws
-# are made at once; and of how many fits.
-PROPOSALS, PROPOSED, FITS = 64, 500, 8
+# Proposals of an `Independent` sampler that are made together where all draws are made at once, and of how many fits.
+PROPOSED, FITS = 500, 8
 
 
 @dataclass(frozen=True)
@@ -222,12 +221,14 @@ def _proposed(
 ) -> tuple[Any, Any]:
     """As `_repeated`, with the proposals of several transitions made at once and accepted in turn."""
 
+    size = together(bound)
+
     def propose(index: Any) -> Any:
         return sampler.propose(bound, state, jax.random.fold_in(key, index))
 
     def batch(number: Any, carry: tuple) -> tuple:
-        begin = number * PROPOSALS
-        proposals = jax.vmap(propose)(first + begin + jnp.arange(PROPOSALS))
+        begin = number * size
+        proposals = jax.vmap(propose)(first + begin + jnp.arange(size))
 
         def body(offset: Any, carry: tuple) -> tuple:
             state, store = carry
@@ -235,9 +236,9 @@ def _proposed(
             state = _strong(state)
             return state, _stored(store, offset, (sampler.position(state), info))
 
-        return jax.lax.fori_loop(begin, jnp.minimum(begin + PROPOSALS, count), body, carry)
+        return jax.lax.fori_loop(begin, jnp.minimum(begin + size, count), body, carry)
 
-    return jax.lax.fori_loop(0, -(-count // PROPOSALS), batch, (state, room))
+    return jax.lax.fori_loop(0, -(-count // size), batch, (state, room))
 
 
 def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> Callable:

@@ -7,9 +7,13 @@ from typing import Any, ClassVar, NamedTuple
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
 from pelton.engine.posterior import Hierarchy
+
+# Positions evaluated at once, and how many numbers of the data they may go through in all.
+LEAST_TOGETHER, MOST_TOGETHER, TOGETHER_NUMBERS = 8, 250, 2**20
 
 type BoundLogDensity = Callable[[Float[Array, " dimension"]], Float[Array, ""]]
 
@@ -32,6 +36,12 @@ class Bound:
 
     def __call__(self, position: Float[Array, " dimension"]) -> Float[Array, ""]:
         return self.density(position, self.data)
+
+
+def together(logdensity: BoundLogDensity) -> int:
+    """How many positions to evaluate at once: few where the data are long, for each may hold as much again."""
+    numbers = sum(np.size(leaf) for leaf in jax.tree.leaves(getattr(logdensity, "data", ())))
+    return max(LEAST_TOGETHER, min(MOST_TOGETHER, TOGETHER_NUMBERS // max(numbers, 1)))
 
 
 class Info(NamedTuple):

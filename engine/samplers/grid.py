@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 from jaxtyping import Array, Bool, Float, Int, PRNGKeyArray
 
-from pelton.engine.samplers.base import BoundLogDensity, Independent, Info
+from pelton.engine.samplers.base import BoundLogDensity, Independent, Info, together
 
 # Rounds at the most until the box is turned and until it is done; one that fits ends the search.
 SEARCH_ROUNDS = 16
@@ -76,8 +76,7 @@ def _mesh(box: Box, points: int) -> Float[Array, "all d"]:
 
 def _evaluate(logdensity: BoundLogDensity, box: Box, mesh: Array) -> Array:
     positions = box.centre + mesh @ box.basis.T
-    # Batches bound the memory: a density over a long table holds a table for each point.
-    values = jax.lax.map(logdensity, positions, batch_size=64)
+    values = jax.lax.map(logdensity, positions, batch_size=together(logdensity))
     return jnp.where(jnp.isnan(values), -jnp.inf, values)
 
 
