@@ -35,11 +35,14 @@ class Batch:
     size: int
 
     def taken(self, places: np.ndarray) -> tuple[Posterior, np.ndarray]:
-        """The posterior and the numbers of the fits at some places, of a power of two of them or of the whole size.
+        """The posterior and the numbers of the fits at some places, in 4, 32, 256, ... lanes or all there are.
 
-        Lanes that are left over repeat the first.
+        Lanes that are left over repeat the first: that costs less than to compile for every number of fits.
         """
-        size = min(self.size, 1 << (len(places) - 1).bit_length())
+        size = 4
+        while size < len(places):
+            size *= 8
+        size = min(self.size, size)
         lanes = np.concatenate([places, np.repeat(places[:1], size - len(places))])
         data = jax.tree.map(lambda leaf: np.asarray(leaf)[self.first + lanes], self.posterior.data)
         return replace(self.posterior, data=data, batch=size), self.fits[lanes]
