@@ -2,9 +2,7 @@
 
 import warnings
 from collections.abc import Iterator, Sequence
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field
-from functools import partial
 from typing import Any, Protocol, runtime_checkable
 
 import numpy as np
@@ -13,7 +11,6 @@ import xarray as xr
 
 from pelton.engine.convergence import LEAST_DRAWS, nested_rhat, summary
 from pelton.engine.errors import ConvergenceWarning
-from pelton.engine.placement import cores
 from pelton.engine.precision import using
 
 # Vehtari et al. 2021: R-hat below 1.01 and a hundred effective draws a chain.
@@ -163,23 +160,16 @@ def _by_arviz(draws: np.ndarray, errors: bool) -> dict[str, np.ndarray]:
     from arviz_stats.base import array_stats  # pyright: ignore[reportPrivateImportUsage]
 
     draws = np.moveaxis(draws, 2, 0)
-    figures = {
-        "ess_bulk": partial(array_stats.ess, method="bulk"),
-        "ess_tail": partial(array_stats.ess, method="tail", prob=(0.05, 0.95)),
-        "rhat": partial(array_stats.rhat, method="rank"),
+    # One after another: ArviZ sets Python's filters of warnings aside now and then, which are those of all threads.
+    judged = {
+        "ess_bulk": array_stats.ess(draws, method="bulk"),
+        "ess_tail": array_stats.ess(draws, method="tail", prob=(0.05, 0.95)),
+        "rhat": array_stats.rhat(draws, method="rank"),
     }
     if errors:
-        figures["mcse_mean"] = partial(array_stats.mcse, method="mean")
-        figures["mcse_sd"] = partial(array_stats.mcse, method="sd")
-
-    def judge(share: np.ndarray) -> dict[str, np.ndarray]:
-        return {name: np.asarray(figure(share)) for name, figure in figures.items()}
-
-    # Their time goes into sorting, which other threads need not wait for.
-    shares = np.array_split(draws, min(cores(), len(draws)))
-    with ThreadPoolExecutor(len(shares)) as pool:
-        judged = list(pool.map(judge, shares))
-    return {name: np.concatenate([share[name] for share in judged]) for name in figures}
+        judged["mcse_mean"] = array_stats.mcse(draws, method="mean")
+        judged["mcse_sd"] = array_stats.mcse(draws, method="sd")
+    return {name: np.asarray(values) for name, values in judged.items()}
 
 
 def _by_programs(draws: np.ndarray, errors: bool) -> dict[str, np.ndarray]:

@@ -142,7 +142,7 @@ def test_a_killed_process_ends_all_and_the_run_goes_on(stores, tmp_path, killed)
     """The first process holds what they talk through; that another is gone it notices after a time."""
     out = tmp_path / "out"
     processes = begin(stores, out, 2, *LONG)
-    wait_for((out / "run.zarr" / ".pelton").exists)
+    wait_for((out / "run.zarr" / "zarr.json").exists)
     time.sleep(1)
     os.kill(child_of(processes[killed]), signal.SIGKILL)
     found = ends(processes)

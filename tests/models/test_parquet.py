@@ -110,7 +110,8 @@ def test_columns_agree_with_unit_summary(fitted):
     draws = expected.attrs["draws"]
     expected = expected.reset_index(drop=True)
     assert draws == 4000
-    np.testing.assert_allclose(found["mean"], expected["mean"], rtol=1e-9)
+    # The nodes give distribution functions to 1e-7 of those of all draws.
+    np.testing.assert_allclose(found["mean"], expected["mean"], rtol=1e-7)
     np.testing.assert_allclose(found["sd"], expected["sd"], rtol=1e-7)
     # unit_summary has draws of the rates, these columns have none: they differ by its Monte Carlo error. 1,624
     # posteriors are compared; the largest of so many z is past 5 by chance once in a thousand.
