@@ -56,7 +56,7 @@ class Drawn:
         fits: numbers of the fits.
         data: of them [fit, ...].
         positions: [chain, draw, fit, d].
-        stats: [chain, draw, fit] each.
+        stats: [chain, draw, fit] each, with one draw for all where they are alike.
         seconds: spent compiling, warming up and sampling.
         evaluations: gradients of all draws.
         starts, warmup, metric: of each fit.
@@ -78,7 +78,9 @@ class Drawn:
 
     def of(self, column: int) -> tuple[np.ndarray, dict[str, np.ndarray]]:
         """Positions [chain, draw, d] and statistics [chain, draw] of one fit."""
-        return self.positions[:, :, column], {name: values[:, :, column] for name, values in self.stats.items()}
+        positions = self.positions[:, :, column]
+        stats = {name: np.broadcast_to(v[:, :, column], positions.shape[:2]) for name, v in self.stats.items()}
+        return positions, stats
 
 
 def stacked(posteriors: Sequence[Posterior]) -> Posterior:
@@ -87,30 +89,18 @@ def stacked(posteriors: Sequence[Posterior]) -> Posterior:
     return replace(posteriors[0], data=data, batch=len(posteriors), batch_dim="fit", explain=None)
 
 
-def draw(batch: Batch, settings: Settings, device: Any) -> Drawn:
-    """Draws of every fit of the batch, on one device."""
+def draw(batch: Batch, settings: Settings, device: Any) -> list[Drawn]:
+    """Draws of every fit of the batch, on one device, then of those again that the cheap form did not serve."""
     with settings.in_force([device]):
         full = sampler_of(settings, batch.posterior)
         places = np.arange(len(batch.fits))
         drawn = _drawn(batch, places, full.quick(), settings, device)
-        if full.quick() != full:
-            bad = drawn.stats["diverging"].any(axis=(0, 1))
-            bad |= drawn.stats["acceptance_rate"].mean(axis=(0, 1)) < LEAST_ACCEPTANCE
-            bad &= ~np.isin(batch.fits, list(drawn.errors))
-            if bad.any():
-                again = _drawn(batch, places[bad], full, settings, device)
-                drawn.positions = _replaced(drawn.positions, bad, again.positions)
-                drawn.stats = {name: _replaced(old, bad, again.stats[name]) for name, old in drawn.stats.items()}
-                drawn.evaluations += again.evaluations
-                drawn.seconds = {name: value + again.seconds[name] for name, value in drawn.seconds.items()}
-                drawn.errors |= again.errors
-        return drawn
-
-
-def _replaced(values: np.ndarray, members: np.ndarray, new: np.ndarray) -> np.ndarray:
-    values = values.copy(order="K")
-    values[:, :, members] = new
-    return values
+        if full.quick() == full:
+            return [drawn]
+        bad = drawn.stats["diverging"].any(axis=(0, 1))
+        bad |= drawn.stats["acceptance_rate"].mean(axis=(0, 1)) < LEAST_ACCEPTANCE
+        bad &= ~np.isin(batch.fits, list(drawn.errors))
+        return [drawn, _drawn(batch, places[bad], full, settings, device)] if bad.any() else [drawn]
 
 
 def _drawn(batch: Batch, places: np.ndarray, sampler: Sampler, settings: Settings, device: Any) -> Drawn:
@@ -143,19 +133,20 @@ def _independent(batch: Batch, places: np.ndarray, sampler: Sampler, settings: S
     args = (numbers.astype(np.uint32), seed_words(settings.seed), data)
     program = compiler(Request(build_independent, (programs, settings.chains, settings.draws), args, device))
     began = time.perf_counter()
-    good, positions, infos = jax.tree.map(np.asarray, program(*args))
+    good, info, (positions, lp, acceptance) = jax.tree.map(np.asarray, program(*args))
     seconds = time.perf_counter() - began
-    # [draw, fit, chain, ...] to [chain, draw, fit, ...].
-    stats = {name: np.moveaxis(values, 2, 0) for name, values in infos._asdict().items()}
+    # [fit, draw, chain] to [chain, draw, fit].
+    alike = {name: values.T[:, None] for name, values in info._asdict().items()}
+    stats = alike | {name: values.T for name, values in (("lp", lp), ("energy", -lp), ("acceptance_rate", acceptance))}
     missing = numbers[: len(places)][~good[: len(places)]]
     errors: dict[int, PeltonError] = {int(number): no_start(posterior) for number in missing}
     return Drawn(
         fits=numbers,
         data=posterior.data,
-        positions=np.moveaxis(positions, 2, 0),
+        positions=positions.transpose(2, 1, 0, 3),
         stats=stats,
         seconds={"compiling": compiler.seconds, "warmup": 0.0, "sampling": seconds},
-        evaluations=int(stats["n_steps"][:, :, : len(places)].sum()),
+        evaluations=int(stats["n_steps"][:, :, : len(places)].sum()) * settings.draws,
         starts=settings.chains,
         warmup=0,
         metric=sampler.metric,

@@ -3,6 +3,7 @@
 from collections.abc import Hashable, Iterator, Sequence
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass, field, replace
+from itertools import cycle, repeat
 from typing import Any, Protocol, overload, runtime_checkable
 
 import jax
@@ -28,6 +29,9 @@ from pelton.engine.settings import Settings
 
 # Fits of one program at the most, on a processor and on an accelerator.
 MOST_TOGETHER, MOST_ON_ACCELERATOR = 256, 4096
+# Fits judged by one program, and the columns of their table beside the status.
+JUDGED_TOGETHER = 256
+FIGURES = ["rhat", "ess_bulk", "ess_tail", "diverging", "acceptance_rate", "seconds"]
 
 
 @runtime_checkable
@@ -55,6 +59,7 @@ class _Group:
     fits: list[int]
     posterior: Posterior
     settings: Settings
+    # A fit that was drawn again is in two of them, of which the later holds.
     drawn: list[Drawn] = field(default_factory=list)
 
 
@@ -68,7 +73,12 @@ class Fits(Sequence):
 
     def __init__(self, models: Sequence[Any], groups: list[_Group], constant: dict[int, dict], errors: dict[int, Any]):
         self._models = models
-        self._at = {fit: (group, place) for group in groups for place, fit in enumerate(group.fits)}
+        self._at = {
+            int(fit): (group, drawn, column)
+            for group in groups
+            for drawn in group.drawn
+            for column, fit in enumerate(drawn.fits)
+        }
         self._groups = groups
         self._constant = constant
         self.errors: dict[int, PeltonError] = dict(sorted(errors.items()))
@@ -98,9 +108,8 @@ class Fits(Sequence):
         return f"Fits({len(self)} fits, {len(self.errors)} failed)"
 
     def _tree(self, fit: int) -> xr.DataTree:
-        group, place = self._at[fit]
+        group, drawn, column = self._at[fit]
         model: Any = self._models[fit]
-        drawn, column = group.drawn[place // len(group.drawn[0].fits)], place % len(group.drawn[0].fits)
         settings = group.settings
         if _batch_key(model) is not None:
             own = model.described()
@@ -138,28 +147,35 @@ class Fits(Sequence):
             many draws), acceptance_rate (mean), seconds (its share).
         """
         table = pd.DataFrame(
-            {"status": "drawn"}
-            | dict.fromkeys(("rhat", "ess_bulk", "ess_tail", "diverging", "acceptance_rate", "seconds"), np.nan),
+            {"status": "drawn"} | dict.fromkeys(FIGURES, np.nan),
             index=pd.RangeIndex(len(self), name="fit"),
         )
         for fit, error in self.errors.items():
             table.loc[fit, "status"] = f"FAILED: {error}"
         for group in self._groups:
-            for drawn in group.drawn:
-                chains, draws, members, dimension = drawn.positions.shape
-                with using("float64"):
-                    found = summary(drawn.positions.reshape(chains, draws, members * dimension), errors=False)
-                rows: dict[str, Any] = {
-                    name: worst(np.asarray(found[name]).reshape(members, dimension), axis=1)
-                    for name, worst in (("rhat", np.max), ("ess_bulk", np.min), ("ess_tail", np.min))
-                }
-                rows["diverging"] = drawn.stats["diverging"].sum(axis=(0, 1))
-                rows["acceptance_rate"] = drawn.stats["acceptance_rate"].mean(axis=(0, 1))
-                rows["seconds"] = np.full(members, sum(drawn.seconds.values()) / members)
-                kept = [at for at, fit in enumerate(drawn.fits) if fit not in self.errors]
-                for name, values in rows.items():
-                    table.loc[drawn.fits[kept], name] = values[kept]
+            kept = [fit for fit in group.fits if fit not in self.errors]
+            width = min(JUDGED_TOGETHER, 1 << max(len(kept) - 1, 0).bit_length())
+            for first in range(0, len(kept), width):
+                fits = kept[first : first + width]
+                table.loc[fits, FIGURES] = self._judged(fits, width)
         return table
+
+    def _judged(self, fits: list[int], width: int) -> np.ndarray:
+        """Rows of figures of some fits of one shape; fewer than `width` are repeated, for one program to serve all."""
+        lanes = [self._at[fit][1:] for fit in fits]
+        found = [drawn.of(column) for drawn, column in lanes]
+        positions = np.stack([positions for positions, _ in found] + [found[0][0]] * (width - len(fits)), axis=2)
+        chains, draws, _, dimension = positions.shape
+        with using("float64"):
+            judged = summary(positions.reshape(chains, draws, width * dimension), errors=False)
+        rows = [
+            worst(np.asarray(judged[name]).reshape(width, dimension)[: len(fits)], axis=1)
+            for name, worst in (("rhat", np.max), ("ess_bulk", np.min), ("ess_tail", np.min))
+        ]
+        rows.append(np.array([stats["diverging"].sum() for _, stats in found]))
+        rows.append(np.array([stats["acceptance_rate"].mean() for _, stats in found]))
+        rows.append(np.array([sum(drawn.seconds.values()) / len(drawn.fits) for drawn, _ in lanes]))
+        return np.stack(rows, axis=1)
 
 
 def _seed_of(seed: int, fit: int) -> int:
@@ -248,15 +264,12 @@ def sample_many(
             workers = cores() if len(devices) == 1 and devices[0].platform == "cpu" else len(devices)
             most = MOST_TOGETHER if devices[0].platform == "cpu" else MOST_ON_ACCELERATOR
             batches = _batches(group, workers, most)
-
-            def one(at: int, group: _Group = group, batches: list[Batch] = batches, devices: Any = devices) -> Drawn:
-                return draw(batches[at], group.settings, devices[at % len(devices)])
-
             with ThreadPoolExecutor(workers) as pool:
-                for drawn in pool.map(one, range(len(batches))):
-                    group.drawn.append(drawn)
-                    errors |= drawn.errors
-                    report(len(drawn.fits), "")
+                for found in pool.map(draw, batches, repeat(group.settings), cycle(devices)):
+                    group.drawn += found
+                    for drawn in found:
+                        errors |= drawn.errors
+                    report(len(found[0].fits), "")
     return Fits(models, groups, constant, errors)
 
 

@@ -21,7 +21,7 @@ MANY_CHAINS = 64
 MOST_STARTS, LEAST_STARTS = 16, 8
 CONSTRAIN_BATCH = 256
 # Proposals of an `Independent` sampler that are made together where all draws are made at once, and of how many fits.
-PROPOSED, FITS = 500, 8
+PROPOSED, FITS = 500, 4
 
 
 @dataclass(frozen=True)
@@ -263,7 +263,8 @@ def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> C
 
 
 def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
-    """(segment [fit], seed, data [fit, ...]) -> good [fit], and of each draw [draw, fit, chain] position and Info.
+    """(segment [fit], seed, data [fit, ...]) -> good [fit], Info [fit, chain] of the first draw, and of each draw
+    [draw, fit, chain] its position, log density and acceptance.
 
     All draws of an `Independent` sampler, as the chains of `build_advance` make them. The proposals of a few fits at a
     time are evaluated together; they are then accepted in turn, those of all fits and chains side by side.
@@ -271,7 +272,7 @@ def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
     (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
     assert isinstance(sampler, Independent)
 
-    def program(segment: Any, seed: Any, data: Any) -> tuple[Any, Any, Any]:
+    def program(segment: Any, seed: Any, data: Any) -> tuple[Any, Any, tuple[Any, Any, Any]]:
         init = build_init(replace(programs, batched=False, vectorized=False))
 
         def proposed(given: tuple[Any, Any]) -> tuple[Any, Any, Any]:
@@ -283,28 +284,22 @@ def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
                 key = _phase_key(seed, (row // draws).astype(jnp.uint32), segment, False)
                 return sampler.propose(bound, state, jax.random.fold_in(key, row % draws))
 
-            return (
-                good,
-                state,
-                jax.lax.map(propose, jnp.arange(chains * draws), batch_size=min(PROPOSED, chains * draws)),
+            proposals = jax.lax.map(propose, jnp.arange(chains * draws), batch_size=min(PROPOSED, chains * draws))
+            # The loop goes over draws, those of all chains side by side.
+            proposals = jax.tree.map(
+                lambda leaf: jnp.moveaxis(leaf.reshape(chains, draws, *leaf.shape[1:]), 1, 0), proposals
             )
+            begun = jax.tree.map(lambda leaf: jnp.broadcast_to(leaf, (chains, *leaf.shape)), state)
+            accept = jax.vmap(sampler.accept)
 
-        good, states, proposals = jax.lax.map(proposed, (segment, data), batch_size=FITS)
-        # [draw, fit, chain, ...], for the loop goes over draws.
-        proposals = jax.tree.map(
-            lambda leaf: jnp.moveaxis(leaf.reshape(leaf.shape[0], chains, draws, *leaf.shape[2:]), 2, 0), proposals
-        )
-        accept = jax.vmap(jax.vmap(sampler.accept))
-        begun = jax.tree.map(
-            lambda leaf: jnp.broadcast_to(leaf[:, None], (leaf.shape[0], chains, *leaf.shape[1:])), states
-        )
+            def step(state: Any, proposal: Any) -> tuple[Any, Any]:
+                state, info = accept(state, proposal)
+                return state, (jax.vmap(sampler.position)(state), info.lp, info.acceptance_rate)
 
-        def step(state: Any, proposal: Any) -> tuple[Any, Any]:
-            state, info = accept(state, proposal)
-            return state, (jax.vmap(jax.vmap(sampler.position))(state), info)
+            _, info = accept(begun, jax.tree.map(lambda leaf: leaf[0], proposals))
+            return good, info, jax.lax.scan(step, begun, proposals)[1]
 
-        _, (positions, infos) = jax.lax.scan(step, begun, proposals)
-        return good, positions, infos
+        return jax.lax.map(proposed, (segment, data), batch_size=FITS)
 
     return program
 

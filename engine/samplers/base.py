@@ -146,7 +146,8 @@ class Chainwise(Sampler):
 class Independent(Chainwise):
     """A sampler whose proposals know nothing of where the chain is, so that many are made at once.
 
-    What a proposal reads of the state must be what `accept` leaves as it is.
+    What a proposal reads of the state must be what `accept` leaves as it is. From draw to draw, `lp`, `energy` (-lp)
+    and `acceptance_rate` of the Info change, and nothing else.
     """
 
     @abstractmethod
