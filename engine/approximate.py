@@ -396,8 +396,8 @@ def build_explore(method: Approximation, functions: tuple[Callable, Callable], v
         bound = Bound(logdensity, data, start)
         key = jax.random.fold_in(key_of(seed), number)
         key_start, key_fit = jax.random.split(key)
-        position, good = finite_start(bound, start, key_start, data)
-        return method.explore(bound, position, key_fit), good
+        begun = finite_start(bound, start, key_start, data)
+        return method.explore(bound, begun.position, key_fit), begun.good
 
     return jax.vmap(one, (0, None, None)) if vectorized else one
 

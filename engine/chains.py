@@ -141,9 +141,8 @@ class Chains:
         at = None if self.journal is None else self.journal.at
         if self.journal is not None and at is not None:
             # What is learnt is the same for all groups, and of shapes that do not change.
-            warming = at.phase == "warmup" and not self.sampler.adapts_in_step
             self._take_up(self.journal.totals(self.learnt))
-            self._restored = self.journal.lines(carries, rows[warming])
+            self._restored = self.journal.lines(carries, rows[at.phase])
         self._clock = ("warmup", time.perf_counter())
         if at is None or at.phase == "warmup":
             states, warm = self._warm_up(self._begin() if at is None else None, report, at, rows)
@@ -206,7 +205,7 @@ class Chains:
         windows = sampler.windows if isinstance(sampler, Stepwise) else (steps,)
         phases: list[Phase] = []
         if self.journal is not None and at is not None:
-            phases = self.journal.windows(at.number, rows[not sampler.adapts_in_step and steps > 0][2])
+            phases = self.journal.windows(at.number, rows["warmup" if steps else "sampling"][2])
         for number, end in enumerate(windows or (0,)):
             if at is not None and number < at.number:
                 continue
@@ -282,15 +281,15 @@ class Chains:
         for group in self.groups:
             group.learnt = on_device(learnt, group.device)
 
-    def _compile(self, draws: int) -> tuple[list[Any], dict[bool, Any]]:
+    def _compile(self, draws: int) -> tuple[list[Any], dict[str, Any]]:
         """Compiles every program of the run, side by side.
 
         Returns:
-            Each group's carry and, by whether a warm-up's, the rows, both as shapes.
+            Each group's carry and, of each phase, the rows, both as shapes.
         """
         sampler, requests, advancing = self.sampler, [], []
         carries: dict[Any, Any] = {}
-        warming = [False] + ([True] if sampler.warmup_steps and not sampler.adapts_in_step else [])
+        warming = [False] + ([True] if sampler.warmup_steps and self._warms_apart else [])
         # Groups of one size on one device share their programs.
         for kind, group in {(group.chains.shape, group.device): group for group in self.groups}.items():
             init = self._initial(group)
@@ -302,9 +301,9 @@ class Chains:
                 zeros = jax.tree.map(lambda leaf, axes=axes: np.zeros((*axes, *leaf.shape), leaf.dtype), carry)
                 self.learnt = sampler.learn(zeros, None, None, None, 0)[1]
                 group.learnt = on_device(self.learnt, group.device)
-                begins = [self._beginning(group, phase, carry) for phase in warming]
-                requests += begins
-                carry = self.compiler.result_shapes(begins[0])
+                begin = self._beginning(group, False, carry)
+                requests.append(begin)
+                carry = self.compiler.result_shapes(begin)
             advancing += [self._advancing(group, phase, carry) for phase in warming]
             carries[kind] = carry
         together = draws if self.journal is None else self.journal.block
@@ -312,24 +311,28 @@ class Chains:
         constrain = constraining(self.posterior, (self.chains, together), whole)
         programs = self.compiler.together([*advancing, *requests, constrain])[: len(advancing)]
         check_device(programs, [first_device(request.device) for request in advancing], self.groups[0].size)
-        rows = {
-            phase: tuple(self.compiler.result_shapes(request)[3:])
-            for phase, request in zip(warming, advancing, strict=False)
-        }
+        found = [tuple(self.compiler.result_shapes(request)[3:]) for request in advancing[: len(warming)]]
+        rows = {"sampling": (*found[0][:2], ()), "warmup": found[-1]}
         return [carries[group.chains.shape, group.device] for group in self.groups], rows
+
+    @property
+    def _warms_apart(self) -> bool:
+        """Whether the warm-up has a program of its own."""
+        return not (self.sampler.adapts_in_step or isinstance(self.sampler, Stepwise))
 
     def _initial(self, group: Group) -> Request:
         args = (group.chains, self.segments, self.seed, group.data)
         return Request(build_init, (self.programs,), args, group.device)
 
     def _beginning(self, group: Group, warming: bool, state: Any) -> Request:
-        args = (group.chains, self.segments, state, group.learnt, self.seed, np.int32(0), group.data)
-        return Request(build_begin, (self.programs, warming), args, group.device)
+        index = np.int32(0)
+        args = (group.chains, self.segments, state, group.learnt, self.seed, index, np.bool_(warming), group.data)
+        return Request(build_begin, (self.programs,), args, group.device)
 
     def _advancing(self, group: Group, warming: bool, carry: Any) -> Request:
         counts = (np.int32(0),) * 3
-        args = (group.chains, self.segments, carry, group.learnt, self.seed, *counts, group.data)
-        return Request(build_advance, (self.programs, warming), args, group.device)
+        args = (group.chains, self.segments, carry, group.learnt, self.seed, *counts, np.bool_(warming), group.data)
+        return Request(build_advance, (self.programs, warming and self._warms_apart), args, group.device)
 
     def _init(self, group: Group) -> Any:
         if self.sampler.shared_init:
@@ -385,7 +388,7 @@ class Chains:
             program = self.compiler(self._advancing(group, warming, carry))
             # What is in a journal's store need not be held.
             room = self._room if self.journal is not None and sampling else None
-            line = Line(program, group, carry, self.seed, self.segments, first, count, room)
+            line = Line(program, group, carry, self.seed, self.segments, warming, first, count, room)
             if restored is not None:
                 line.restore(restored[at]._replace(carry=carry))
             lines.append(line)
@@ -445,8 +448,8 @@ class Chains:
     def _begun(self, group: Group, warming: bool, state: Any, index: int) -> Any:
         """A Machine at the beginning of a draw, the index-th of its phase."""
         begin = self.compiler(self._beginning(group, warming, state))
-        step = np.int32(index)
-        return begin(group.chains, self.segments, state, group.learnt, self.seed, step, group.data)
+        counts = np.int32(index), np.bool_(warming)
+        return begin(group.chains, self.segments, state, group.learnt, self.seed, *counts, group.data)
 
     def _gather(self, lines: list[Line]) -> Phase:
         """The draws that all chains have."""

@@ -14,9 +14,12 @@ import jax
 from jax.sharding import NamedSharding
 
 _CAPACITY = 64
+# Traces that wait to be compiled.
+_WAITING = 8
 _lock = threading.RLock()
 _programs: OrderedDict[Hashable, Any] = OrderedDict()
 _shapes: OrderedDict[Hashable, Any] = OrderedDict()
+_traces: OrderedDict[Hashable, Any] = OrderedDict()
 
 
 def _signature(args: tuple) -> Hashable:
@@ -66,28 +69,35 @@ class Compiler:
         return self.together([request])[0]
 
     def result_shapes(self, request: Request) -> Any:
-        """Shapes of what the program returns, traced once."""
-        key = (request.build, request.static, _signature(request.args), jax.config.jax_enable_x64)
+        """Shapes of what the program returns; the trace is kept for when it is compiled."""
+        key = _key(request)
         with _lock:
             if key not in _shapes:
                 started = time.perf_counter()
-                _shapes[key] = jax.eval_shape(request.build(*request.static), *request.args)
+                _traces[key] = _traced(request)
+                _shapes[key] = jax.tree.map(
+                    lambda one: jax.ShapeDtypeStruct(one.shape, one.dtype, weak_type=one.weak_type),
+                    _traces[key].out_info,
+                )
                 self.seconds += time.perf_counter() - started
             _shapes.move_to_end(key)
             _trim(_shapes)
+            _trim(_traces, _WAITING)
             return _shapes[key]
 
     def together(self, requests: Sequence[Request]) -> list[Callable]:
         """The compiled forms of several programs; those not at hand are compiled side by side."""
-        double = jax.config.jax_enable_x64
-        keys = [(r.build, r.static, _signature(r.args), double, r.device) for r in requests]
+        keys = [_key(request) for request in requests]
         with _lock:
             missing = {key: request for key, request in zip(keys, requests, strict=True) if key not in _programs}
             if missing:
                 started = time.perf_counter()
                 with _persistent_cache(), ThreadPoolExecutor(len(missing)) as pool:
                     # Tracing holds the interpreter, compiling does not: each is handed over as soon as it is traced.
-                    found = [pool.submit(_lowered(request).compile) for request in missing.values()]
+                    found = [
+                        pool.submit(_lowered(_traces.pop(key, None) or _traced(request), request.device).compile)
+                        for key, request in missing.items()
+                    ]
                     for key, future in zip(missing, found, strict=True):
                         _programs[key] = future.result()
                 self.seconds += time.perf_counter() - started
@@ -98,19 +108,30 @@ class Compiler:
             return compiled
 
 
-def _trim(found: OrderedDict[Hashable, Any]) -> None:
+def _key(request: Request) -> Hashable:
+    return request.build, request.static, _signature(request.args), jax.config.jax_enable_x64, request.device
+
+
+def _trim(found: OrderedDict[Hashable, Any], capacity: int = _CAPACITY) -> None:
     """Forgets what was asked for longest ago."""
-    while len(found) > _CAPACITY:
+    while len(found) > capacity:
         found.popitem(last=False)
 
 
-def _lowered(request: Request) -> Any:
+def _traced(request: Request) -> Any:
     if isinstance(request.device, NamedSharding):
         shardings = jax.tree.map(lambda leaf: _sharding(leaf, request.device), request.args)
         program = jax.jit(request.build(*request.static), in_shardings=shardings, out_shardings=request.device)
-        return program.lower(*request.args)
+        return program.trace(*request.args)
     with jax.default_device(request.device):
-        return jax.jit(request.build(*request.static)).lower(*request.args)
+        return jax.jit(request.build(*request.static)).trace(*request.args)
+
+
+def _lowered(trace: Any, device: Any) -> Any:
+    if isinstance(device, NamedSharding):
+        return trace.lower()
+    with jax.default_device(device):
+        return trace.lower()
 
 
 def cache_folder() -> Path:

@@ -96,12 +96,13 @@ class Line:
         carry: Any,
         seed: Any,
         segments: Any,
+        warming: bool,
         first: int,
         count: int,
         room: int | None = None,
     ):
         self.program, self.group, self.carry = program, group, carry
-        self.seed, self.segments, self.first, self.count = seed, segments, first, count
+        self.seed, self.segments, self.warming, self.first, self.count = seed, segments, warming, first, count
         shape = (*group.chains.shape, *np.shape(segments))
         self.store: Any = None
         self.base = 0
@@ -128,8 +129,18 @@ class Line:
             counts = np.array([self.first + made, wanted, 0], np.int32)
         group = self.group
         carry, drawn, passes, *found = self.program(
-            group.chains, self.segments, self.carry, group.learnt, self.seed, *counts, group.data
+            group.chains,
+            self.segments,
+            self.carry,
+            group.learnt,
+            self.seed,
+            *counts,
+            np.bool_(self.warming),
+            group.data,
         )
+        if not self.warming:
+            # What is learnt in the warm-up alone need not leave the device.
+            found = [*found[:2], ()]
         # What the last call found is fetched while this one computes.
         self.fetch()
         drawn = np.asarray(drawn)

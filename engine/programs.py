@@ -62,7 +62,7 @@ def _key(seed: Any, chain: Any) -> Any:
     return jax.random.fold_in(key_of(seed), chain)
 
 
-def _phase_key(seed: Any, chain: Any, segment: Any, warming: bool) -> Any:
+def _phase_key(seed: Any, chain: Any, segment: Any, warming: Any) -> Any:
     """Warm-up and sampling take their randomness from keys apart from one another and from the start's."""
     return jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
 
@@ -95,47 +95,54 @@ def _mapped(function: Callable, programs: Programs, per_chain: tuple[bool, ...] 
     return function
 
 
-def finite_start(density: Callable, start: Callable, key: Any, data: Any) -> tuple[Any, Any]:
-    """The first of a hundred starts whose log density and gradient are finite, and whether there is one."""
+class Start(NamedTuple):
+    """A starting position, the log density and its gradient there, and whether both are finite."""
 
-    def finite(position: Any) -> Any:
-        value, gradient = jax.value_and_grad(density)(position)
-        return jnp.isfinite(value) & jnp.all(jnp.isfinite(gradient))
+    position: Any
+    lp: Any
+    score: Any
+    good: Any
+
+    def nearby(self, position: Any) -> Any:
+        """The log density to first order about the start: at the start itself with its gradient, as it was found."""
+        return self.lp + jnp.dot(self.score, position - self.position)
+
+
+def finite_start(density: Callable, start: Callable, key: Any, data: Any) -> Start:
+    """The first of a hundred starts whose log density and gradient are finite, or the last."""
 
     def again(carry: tuple) -> tuple:
-        index, _, _ = carry
+        index, _ = carry
         position = start(jax.random.fold_in(key, index), data)
-        return index + 1, position, finite(position)
+        lp, score = jax.value_and_grad(density)(position)
+        return index + 1, Start(position, lp, score, jnp.isfinite(lp) & jnp.all(jnp.isfinite(score)))
 
     # The first try is made in the loop as well: each place that evaluates the density is compiled on its own.
-    shape = jax.eval_shape(start, key, data)
-    _, position, good = jax.lax.while_loop(
-        lambda carry: ~carry[2] & (carry[0] < START_TRIES),
-        again,
-        (0, jnp.zeros(shape.shape, shape.dtype), jnp.asarray(False)),
-    )
-    return position, good
+    _, found = jax.eval_shape(again, (0, None))
+    none = jax.tree.map(lambda leaf: jnp.zeros(leaf.shape, leaf.dtype), found)
+    return jax.lax.while_loop(lambda carry: ~carry[1].good & (carry[0] < START_TRIES), again, (0, none))[1]
 
 
 def build_init(programs: Programs) -> Callable:
     """(chain, segment, seed, data) -> state, and whether its log density and gradient are finite."""
     (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
 
-    def found(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any, Any]:
-        """A start, whether it is finite, and the key of what follows."""
+    def found(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Start, Any]:
+        """A start, and the key of what follows."""
         bound = Bound(logdensity, data, start, hierarchy)
         key_start, _ = jax.random.split(jax.random.fold_in(_key(seed, chain % programs.starts), segment))
         _, key_init = jax.random.split(jax.random.fold_in(_key(seed, chain), segment))
-        position, good = finite_start(bound, start, key_start, data)
-        return position, good, key_init
+        return finite_start(bound, start, key_start, data), key_init
 
     def init(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
         bound = Bound(logdensity, data, start, hierarchy)
         if isinstance(sampler, Ensemble):
-            position, good, keys = jax.vmap(found, (0, None, None, None))(chain, segment, seed, data)
-            return _strong(sampler.init(bound, position, keys[0])), good
-        position, good, key = found(chain, segment, seed, data)
-        return _strong(sampler.init(bound, position, key)), good
+            begun, keys = jax.vmap(found, (0, None, None, None))(chain, segment, seed, data)
+            return _strong(sampler.init(bound, begun.position, keys[0])), begun.good
+        begun, key = found(chain, segment, seed, data)
+        # What is known there already need not be compiled again.
+        density = begun.nearby if isinstance(sampler, Stepwise) else bound
+        return _strong(sampler.init(density, begun.position, key)), begun.good
 
     def program(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
         if isinstance(sampler, Ensemble):
@@ -156,12 +163,14 @@ class Machine(NamedTuple):
     done: Any
 
 
-def build_begin(programs: Programs, warming: bool) -> Callable:
-    """(chain, segment, state, learnt, seed, first, data) -> Machine, at the beginning of its first draw."""
+def build_begin(programs: Programs) -> Callable:
+    """(chain, segment, state, learnt, seed, first, warming, data) -> Machine, at the beginning of its first draw."""
     sampler = programs.sampler
     assert isinstance(sampler, Stepwise)
 
-    def program(chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, data: Any) -> Machine:
+    def program(
+        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, warming: Any, data: Any
+    ) -> Machine:
         def one(chain: Any, segment: Any, state: Any, learnt: Any, data: Any) -> Machine:
             del data
             key = jax.random.fold_in(_phase_key(seed, chain, segment, warming), first)
@@ -174,11 +183,12 @@ def build_begin(programs: Programs, warming: bool) -> Callable:
 
 
 def build_advance(programs: Programs, warming: bool) -> Callable:
-    """(chain, segment, carry, learnt, seed, first, count, budget, data) -> carry, drawn, passes, and the draws.
+    """(chain, segment, carry, learnt, seed, first, count, budget, warming, data) -> carry, drawn, passes, the draws.
 
     The carry is the sampler's state, or the Machine of a `Stepwise` one. `count` more draws are wanted, the first of
     which is the first-th of its phase; a Stepwise sampler counts them itself from the beginning of the phase and stops
-    after `budget` passes of its loop, in the middle of a draw if need be, and the others make them all.
+    after `budget` passes of its loop, in the middle of a draw if need be, and the others make them all. One program of
+    a Stepwise sampler serves the warm-up and the draws, as the argument `warming` says; the others have two.
 
     `drawn` are the draws made [(chain), (segment)], and of each position, Info and lesson are returned
     [(chain), (segment), capacity, ...], in that many first rows; what the others hold means nothing. Counts are
@@ -186,7 +196,7 @@ def build_advance(programs: Programs, warming: bool) -> Callable:
     """
     match programs.sampler:
         case Stepwise():
-            return _build_stepwise(programs, programs.sampler, warming)
+            return _build_stepwise(programs, programs.sampler)
         case Chainwise():
             return _build_chainwise(programs, programs.sampler, warming)
         case Ensemble():
@@ -245,9 +255,18 @@ def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> C
     logdensity, start, hierarchy = programs.posterior
 
     def program(
-        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, budget: Any, data: Any
+        chain: Any,
+        segment: Any,
+        state: Any,
+        learnt: Any,
+        seed: Any,
+        first: Any,
+        count: Any,
+        budget: Any,
+        phase: Any,
+        data: Any,
     ) -> tuple:
-        del learnt, budget
+        del learnt, budget, phase
 
         def one(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
@@ -308,9 +327,18 @@ def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Cal
     logdensity, start, hierarchy = programs.posterior
 
     def program(
-        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, count: Any, budget: Any, data: Any
+        chain: Any,
+        segment: Any,
+        state: Any,
+        learnt: Any,
+        seed: Any,
+        first: Any,
+        count: Any,
+        budget: Any,
+        phase: Any,
+        data: Any,
     ) -> tuple:
-        del learnt, budget
+        del learnt, budget, phase
 
         def one(segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
@@ -328,7 +356,7 @@ def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Cal
     return program
 
 
-def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Callable:
+def _build_stepwise(programs: Programs, sampler: Stepwise) -> Callable:
     """One loop over all draws and chains.
 
     Each pass of the loop is one gradient of every chain, or a whole draw of a chain by itself: on a processor a pass
@@ -340,9 +368,6 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
     capacity = programs.capacity
     alone = not (programs.vectorized or programs.batched)
 
-    def lesson_of(state: Any, info: Info) -> Any:
-        return sampler.lesson(state, info) if warming else ()
-
     def program(
         chain: Any,
         segment: Any,
@@ -352,13 +377,14 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
         first: Any,
         count: Any,
         budget: Any,
+        warming: Any,
         data: Any,
     ) -> tuple:
         def room(chain: Any, segment: Any, state: Any, data: Any) -> Any:
             del chain, segment, data
             # One row more than there are draws takes what is not to be kept.
             positions, infos = _room(sampler.position(state), capacity + 1)
-            one = lesson_of(state, jax.tree.map(lambda rows: rows[0], infos))
+            one = sampler.lesson(state, jax.tree.map(lambda rows: rows[0], infos))
             return positions, infos, jax.tree.map(lambda leaf: jnp.zeros((capacity + 1, *leaf.shape), leaf.dtype), one)
 
         def tick(most: Any, chain: Any, segment: Any, machine: Machine, before: Any, learnt: Any, data: Any) -> tuple:
@@ -372,8 +398,7 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
 
             def next_draw() -> tuple[Any, Any, Any, Any]:
                 drawn, info = sampler.complete(state, learnt, work)
-                if warming:
-                    drawn = sampler.adapt(drawn, info)
+                drawn = jax.tree.map(lambda new, old: jnp.where(warming, new, old), sampler.adapt(drawn, info), drawn)
                 # What a chain does past its last draw leaves no trace.
                 drawn = jax.tree.map(lambda new, old: jnp.where(done < count, new, old), _strong(drawn), state)
                 # It makes the draw after it again and again, so that a longer run finds that one begun.
@@ -388,7 +413,7 @@ def _build_stepwise(programs: Programs, sampler: Stepwise, warming: bool) -> Cal
 
             drawn, work, now, info = jax.lax.cond(ready, next_draw, same_draw)
             row = jnp.where(ready & (done < count), done - before, capacity)
-            values = sampler.position(drawn), info, lesson_of(drawn, info)
+            values = sampler.position(drawn), info, sampler.lesson(drawn, info)
             return Machine(drawn, work, scratch, now), made, (row, values)
 
         def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:

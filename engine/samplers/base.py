@@ -195,6 +195,8 @@ class Stepwise(Sampler):
     The driver runs the advances of all draws in one loop, and of all vectorised chains together: a chain whose draw is
     ready begins the next at once instead of waiting for the others. Chains learn from one another at the ends of the
     warm-up's windows, outside of any compiled program; what they learn is the same for all and holds for a window.
+
+    `init` evaluates the density at the starting position and nowhere else: it is given what is known of it there.
     """
 
     @abstractmethod
