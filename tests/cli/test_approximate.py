@@ -12,6 +12,7 @@ from tests.cli.conftest import FIXED
 CATEGORIES = ("example:categories", "--successes", "clicks", "--trials", "impressions", "--unit", "category")
 
 
+@pytest.mark.long
 def test_an_approximation_is_called_one(run):
     result = run("fit", *CATEGORIES, "--approximate", "laplace", "--draws", "1000", "--out", "there", "--strict")
     assert result.exit_code == 0, result.output

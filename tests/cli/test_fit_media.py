@@ -277,6 +277,7 @@ def test_tables_that_cannot_be_used(here, refuses, change, words):
         assert word in said
 
 
+@pytest.mark.long
 def test_notes_strict_and_quiet(here):
     frame = sales()
     frame["price_gross"] = 1.19 * frame["price"] + np.random.default_rng(2).normal(0, 0.01, len(frame))

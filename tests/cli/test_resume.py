@@ -54,6 +54,7 @@ def test_a_fit_that_was_cut_short_goes_on(run, monkeypatch):
     assert np.array_equal(*draws)
 
 
+@pytest.mark.long
 @QUIET
 def test_a_device_that_fails_is_said_without_a_traceback(run, monkeypatch):
     calls, call = [], Line.call

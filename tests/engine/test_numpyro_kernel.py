@@ -40,6 +40,7 @@ def scales(y):
     numpyro.sample("y", dist.Normal(0 * tau, 1.0), obs=y)
 
 
+@pytest.mark.long
 @pytest.mark.parametrize("method", ["vectorized", "sequential"])
 def test_scales_apart_by_hundreds(method):
     mcmc = run(pelton.NutsKernel(scales), 0.3, method=method, extra_fields=FIELDS)
@@ -63,6 +64,7 @@ def test_scales_apart_by_hundreds(method):
     np.testing.assert_allclose(metric[:, 1:] / SD, 1, rtol=0.35)
 
 
+@pytest.mark.long
 def test_eight_schools_agrees_with_numpyros_nuts():
     """The same posterior by NumPyro's NUTS, with its standard error."""
     ours = run(pelton.NutsKernel(schools, target_accept_prob=0.9), EFFECT, ERROR, key=1, draws=2000).get_samples(True)

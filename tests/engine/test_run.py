@@ -218,6 +218,7 @@ np.savez(sys.argv[1], np.asarray(tree["posterior"]["x"]), np.asarray(shared["pos
 """
 
 
+@pytest.mark.long
 def test_vectorised_chains_are_spread_over_devices(tmp_path):
     """The same draws on one device and on three, until rounding parts them."""
     found = {}

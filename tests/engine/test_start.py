@@ -123,6 +123,7 @@ def plane(position, data):
     return {"x": position}
 
 
+@pytest.mark.long
 def test_sampler_crosses_between_modes_in_the_right_proportion():
     posterior = Posterior(2, two_modes, plane, wide_start, (), dims={"x": ("axis",)})
     tree = pelton.sample(posterior, sampler="mixture", draws=2000, warmup=100, seed=3)

@@ -160,6 +160,7 @@ def failing_after(calls, monkeypatch, said):
     monkeypatch.setattr(Line, "call", broken)
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.parametrize("kind", ["threads", "vectorized"])
 @pytest.mark.usefixtures("busy", "small_blocks")
@@ -200,6 +201,7 @@ def test_a_device_that_runs_out_of_memory_or_fails_without_a_store(monkeypatch):
         pelton.sample(target(), **SETTINGS)
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.parametrize("kind", ["threads", "vectorized", "ensemble", "numpyro"])
 @pytest.mark.usefixtures("busy", "small_blocks")
@@ -213,6 +215,7 @@ def test_more_draws_of_a_run_are_those_of_a_longer_one(kind, tmp_path):
     assert_same_draws(longer, pelton.load(tmp_path / "run"))
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.usefixtures("busy")
 def test_groups_of_a_posterior_follow_from_stored_positions(tmp_path):
@@ -250,6 +253,7 @@ def test_models_finish_their_stored_trees(tmp_path):
     assert az.summary(pelton.load(tmp_path / "grid"), var_names=["mu"]).shape[0] == 1
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.usefixtures("busy", "small_blocks")
 def test_readers_see_whole_draws_while_the_run_goes_on(tmp_path, monkeypatch):
@@ -308,6 +312,7 @@ def test_what_a_power_cut_left_half_written_is_made_again(tmp_path, monkeypatch)
         assert_same_draws(whole, pelton.resume(path, target()))
 
 
+@pytest.mark.long
 @QUIET
 @pytest.mark.usefixtures("small_blocks")
 def test_damage_is_never_read_as_draws(tmp_path):

@@ -189,6 +189,7 @@ def test_references_cover_every_set_of_three_channels():
     assert len(module._sets(1)) == 2
 
 
+@pytest.mark.long
 def test_tree(model):
     with warnings.catch_warnings():
         # Two hundred draws are too few for the diagnostics.

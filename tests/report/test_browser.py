@@ -57,6 +57,7 @@ def opened(page, tmp_path):
     return json.loads(html.unescape(found.group(1)))
 
 
+@pytest.mark.long
 def test_100000_units_open_in_three_seconds(simulated, tmp_path):
     from pelton.report.write import write_report
 
