@@ -25,6 +25,7 @@ from pelton.engine.precision import Precision, current, using
 from pelton.engine.programs import (
     START_TRIES,
     Programs,
+    Wanted,
     build_advance,
     build_begin,
     build_init,
@@ -330,8 +331,9 @@ class Chains:
         return Request(build_begin, (self.programs,), args, group.device)
 
     def _advancing(self, group: Group, warming: bool, carry: Any) -> Request:
-        counts = (np.int32(0),) * 3
-        args = (group.chains, self.segments, carry, group.learnt, self.seed, *counts, np.bool_(warming), group.data)
+        zero = np.int32(0)
+        wanted = Wanted(zero, zero, zero, np.bool_(warming))
+        args = (group.chains, self.segments, carry, group.learnt, self.seed, wanted, group.data)
         return Request(build_advance, (self.programs, warming and self._warms_apart), args, group.device)
 
     def _init(self, group: Group) -> Any:

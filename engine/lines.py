@@ -10,6 +10,8 @@ import jax
 import jax.numpy as jnp
 import numpy as np
 
+from pelton.engine.programs import Wanted
+
 # Seconds after which a program returns, so that a run can be watched and interrupted, and its first budget of passes or
 # draws, before it is known how long they take.
 CHUNK_SECONDS = 1.0
@@ -122,21 +124,15 @@ class Line:
         """Calls the program, for about a second."""
         began = time.perf_counter()
         if stepwise:
-            counts = np.array([self.first, self.count, self.group.budget], np.int32)
+            counts = self.first, self.count, self.group.budget
         else:
             made = int(self.made.min())
-            wanted = min(self.group.budget, capacity, self.count - made)
-            counts = np.array([self.first + made, wanted, 0], np.int32)
+            counts = self.first + made, min(self.group.budget, capacity, self.count - made), 0
+        first, count, budget = np.array(counts, np.int32)
+        wanted = Wanted(first, count, budget, np.bool_(self.warming))
         group = self.group
         carry, drawn, passes, *found = self.program(
-            group.chains,
-            self.segments,
-            self.carry,
-            group.learnt,
-            self.seed,
-            *counts,
-            np.bool_(self.warming),
-            group.data,
+            group.chains, self.segments, self.carry, group.learnt, self.seed, wanted, group.data
         )
         if not self.warming:
             # What is learnt in the warm-up alone need not leave the device.

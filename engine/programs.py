@@ -163,6 +163,22 @@ class Machine(NamedTuple):
     done: Any
 
 
+class Wanted(NamedTuple):
+    """What a call of `build_advance`'s program is to do.
+
+    Attributes:
+        first: which draw of its phase the first is.
+        count: draws that are wanted.
+        budget: passes of a `Stepwise` sampler's loop at the most.
+        warming: whether a `Stepwise` sampler warms up.
+    """
+
+    first: Any
+    count: Any
+    budget: Any
+    warming: Any
+
+
 def build_begin(programs: Programs) -> Callable:
     """(chain, segment, state, learnt, seed, first, warming, data) -> Machine, at the beginning of its first draw."""
     sampler = programs.sampler
@@ -183,12 +199,12 @@ def build_begin(programs: Programs) -> Callable:
 
 
 def build_advance(programs: Programs, warming: bool) -> Callable:
-    """(chain, segment, carry, learnt, seed, first, count, budget, warming, data) -> carry, drawn, passes, the draws.
+    """(chain, segment, carry, learnt, seed, wanted, data) -> carry, drawn, passes, and the draws.
 
-    The carry is the sampler's state, or the Machine of a `Stepwise` one. `count` more draws are wanted, the first of
-    which is the first-th of its phase; a Stepwise sampler counts them itself from the beginning of the phase and stops
-    after `budget` passes of its loop, in the middle of a draw if need be, and the others make them all. One program of
-    a Stepwise sampler serves the warm-up and the draws, as the argument `warming` says; the others have two.
+    The carry is the sampler's state, or the Machine of a `Stepwise` one. A Stepwise sampler counts its draws itself
+    from the beginning of the phase and stops after its budget, in the middle of a draw if need be; the others make all
+    that are wanted. One program of a Stepwise sampler serves the warm-up and the draws, as `wanted` says; the others
+    have two, as `warming` does.
 
     `drawn` are the draws made [(chain), (segment)], and of each position, Info and lesson are returned
     [(chain), (segment), capacity, ...], in that many first rows; what the others hold means nothing. Counts are
@@ -254,39 +270,28 @@ def _proposed(
 def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> Callable:
     logdensity, start, hierarchy = programs.posterior
 
-    def program(
-        chain: Any,
-        segment: Any,
-        state: Any,
-        learnt: Any,
-        seed: Any,
-        first: Any,
-        count: Any,
-        budget: Any,
-        phase: Any,
-        data: Any,
-    ) -> tuple:
-        del learnt, budget, phase
+    def program(chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, wanted: Wanted, data: Any) -> tuple:
+        del learnt
 
         def one(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
             key = _phase_key(seed, chain, segment, warming)
             room = _room(sampler.position(state), programs.capacity)
-            state, (positions, infos) = _repeated(sampler, bound, state, key, first, count, room, warming)
-            return state, count, positions, infos
+            state, (positions, infos) = _repeated(sampler, bound, state, key, wanted.first, wanted.count, room, warming)
+            return state, wanted.count, positions, infos
 
         state, drawn, positions, infos = _mapped(one, programs, (True,))(chain, segment, state, data)
-        return state, drawn, count, positions, infos, ()
+        return state, drawn, wanted.count, positions, infos, ()
 
     return program
 
 
 def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
-    """(segment [fit], seed, data [fit, ...]) -> good [fit], Info [fit, chain] of the first draw, and of each draw
-    [draw, fit, chain] its position, log density and acceptance.
+    """(segment [fit], seed, data [fit, ...]) -> good [fit], the first draw's Info [fit, chain], and all draws.
 
-    All draws of an `Independent` sampler, as the chains of `build_advance` make them. The proposals of a few fits at a
-    time are evaluated together; they are then accepted in turn, those of all fits and chains side by side.
+    All draws of an `Independent` sampler, as the chains of `build_advance` make them: position, log density and
+    acceptance rate of each [fit, draw, chain]. The proposals of a few fits at a time are evaluated together and then
+    accepted in turn, those of these fits and of all chains side by side.
     """
     (logdensity, start, hierarchy), sampler = programs.posterior, programs.sampler
     assert isinstance(sampler, Independent)
@@ -326,32 +331,21 @@ def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
 def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Callable:
     logdensity, start, hierarchy = programs.posterior
 
-    def program(
-        chain: Any,
-        segment: Any,
-        state: Any,
-        learnt: Any,
-        seed: Any,
-        first: Any,
-        count: Any,
-        budget: Any,
-        phase: Any,
-        data: Any,
-    ) -> tuple:
-        del learnt, budget, phase
+    def program(chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, wanted: Wanted, data: Any) -> tuple:
+        del learnt
 
         def one(segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
             key = _phase_key(seed, chain[0], segment, warming)
             room = jax.vmap(lambda position: _room(position, programs.capacity), out_axes=1)(sampler.position(state))
-            state, draws = _repeated(sampler, bound, state, key, first, count, room, warming)
+            state, draws = _repeated(sampler, bound, state, key, wanted.first, wanted.count, room, warming)
             # Chains go before draws, as with other samplers.
             positions, infos = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), draws)
-            return state, jnp.full(chain.shape, count), positions, infos
+            return state, jnp.full(chain.shape, wanted.count), positions, infos
 
         mapped = jax.vmap(one, out_axes=(0, 1, 1, 1)) if programs.batched else one
         state, drawn, positions, infos = mapped(segment, state, data)
-        return state, drawn, count, positions, infos, ()
+        return state, drawn, wanted.count, positions, infos, ()
 
     return program
 
@@ -368,18 +362,9 @@ def _build_stepwise(programs: Programs, sampler: Stepwise) -> Callable:
     capacity = programs.capacity
     alone = not (programs.vectorized or programs.batched)
 
-    def program(
-        chain: Any,
-        segment: Any,
-        machine: Machine,
-        learnt: Any,
-        seed: Any,
-        first: Any,
-        count: Any,
-        budget: Any,
-        warming: Any,
-        data: Any,
-    ) -> tuple:
+    def program(chain: Any, segment: Any, machine: Machine, learnt: Any, seed: Any, wanted: Wanted, data: Any) -> tuple:
+        first, count, budget, warming = wanted
+
         def room(chain: Any, segment: Any, state: Any, data: Any) -> Any:
             del chain, segment, data
             # One row more than there are draws takes what is not to be kept.
