@@ -12,7 +12,9 @@ import numpy as np
 import pelton
 from pelton.benchmarks import record
 from pelton.engine.errors import ConvergenceWarning
+from pelton.engine.placement import TOGETHER_ON_CPU
 from pelton.engine.posterior import Posterior
+from pelton.engine.stepping import TILE_PASSES, tile_of
 
 RESULTS = record.CHECKOUT / "benchmarks" / "results" / "nuts.jsonl"
 SAMPLERS = ("nuts", "numpyro-nuts", "blackjax-nuts")
@@ -73,6 +75,24 @@ def own_pace(steps: np.ndarray) -> float:
     return float(round(len(steps) * int(steps.sum(axis=1).max()) / int(steps.sum()), 3))
 
 
+def in_tiles(steps: np.ndarray, tile: int, most: int = TILE_PASSES) -> float:
+    """The same of chains in tiles that take turns, in which those that have their draws make way [chain, draw].
+
+    >>> in_tiles(np.array([[1, 3], [3, 1]]), 2), in_tiles(np.array([[1, 1], [1, 1], [9, 9], [1, 1]]), 2, most=2)
+    (1.0, 1.667)
+    """
+    left, computed = steps.sum(axis=1), 0
+    while left.max() > 0:
+        order = np.argsort(left == 0, kind="stable")
+        for begin in range(0, np.count_nonzero(left), tile):
+            # Where chains do not divide into tiles the last chain fills the last tile.
+            at = order[np.minimum(np.arange(begin, begin + tile), len(left) - 1)]
+            made = min(most, left[at].max())
+            left[at] = np.maximum(left[at] - made, 0)
+            computed += tile * made
+    return float(round(computed / int(steps.sum()), 3))
+
+
 def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[str, Any]:
     """One fit and what it cost."""
     began = time.perf_counter()
@@ -95,6 +115,7 @@ def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[
         **{name: round(float(attrs[name]), 2) for name in ("seconds_compiling", "seconds_warmup", "seconds_sampling")},
         "waste": round(float(attrs["gradients_computed"]) / float(attrs["gradient_evaluations"]), 3),
         "own_pace": own_pace(steps),
+        "in_tiles": in_tiles(steps, tile_of(len(steps), TOGETHER_ON_CPU) or len(steps)),
         "lock_step": lock_step(steps),
         "device": attrs["device"],
     }

@@ -19,15 +19,14 @@ from pelton.engine.memory import check_device, check_host
 from pelton.engine.mesh import first_device, placed
 from pelton.engine.naming import constrained, constraining
 from pelton.engine.phase import Phase, Stage, joined_rows
-from pelton.engine.placement import cores
-from pelton.engine.posterior import Posterior
+from pelton.engine.placement import cores, together_on
+from pelton.engine.posterior import Posterior, data_size
 from pelton.engine.precision import Precision, current, using
 from pelton.engine.programs import (
     START_TRIES,
     Programs,
     Wanted,
     build_advance,
-    build_begin,
     build_init,
     different_starts,
     seed_words,
@@ -35,6 +34,7 @@ from pelton.engine.programs import (
 from pelton.engine.progress import Report
 from pelton.engine.samplers import Info, Sampler
 from pelton.engine.samplers.base import Ensemble, Stepwise
+from pelton.engine.stepping import build_begin, build_stepping, tile_of
 from pelton.engine.stopping import Target, checks
 from pelton.engine.watch import Watch
 
@@ -125,6 +125,7 @@ class Chains:
             vectorized=vectorized,
             capacity=max(1, min(CHUNK_DRAWS, CHUNK_BYTES // width)),
             starts=self.starts,
+            tile=self._tile(),
         )
 
     def run(self, draws: int, report: Report, target: Target | None = None) -> tuple[Phase, Phase]:
@@ -153,6 +154,14 @@ class Chains:
         kept = self._sample(states, draws, report, target, at if at is not None and at.phase == "sampling" else None)
         self._tick("sampling")
         return warm, kept
+
+    def _tile(self) -> int:
+        """Chains of a group that are advanced side by side; 0 where all are."""
+        if not (self.vectorized and isinstance(self.sampler, Stepwise) and self.posterior.batch is None):
+            return 0
+        numbers = self.posterior.dimension + data_size(self.posterior)
+        together = together_on(first_device(self.groups[0].device), numbers)
+        return tile_of(min(group.size for group in self.groups), together)
 
     def _begin(self) -> list[Any]:
         """The chains' states at their starts."""
@@ -334,6 +343,8 @@ class Chains:
         zero = np.int32(0)
         wanted = Wanted(zero, zero, zero, np.bool_(warming))
         args = (group.chains, self.segments, carry, group.learnt, self.seed, wanted, group.data)
+        if isinstance(self.sampler, Stepwise):
+            return Request(build_stepping, (self.programs,), args, group.device)
         return Request(build_advance, (self.programs, warming and self._warms_apart), args, group.device)
 
     def _init(self, group: Group) -> Any:

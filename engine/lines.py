@@ -131,7 +131,7 @@ class Line:
         first, count, budget = np.array(counts, np.int32)
         wanted = Wanted(first, count, budget, np.bool_(self.warming))
         group = self.group
-        carry, drawn, passes, *found = self.program(
+        carry, drawn, computed, *found = self.program(
             group.chains, self.segments, self.carry, group.learnt, self.seed, wanted, group.data
         )
         if not self.warming:
@@ -140,17 +140,17 @@ class Line:
         # What the last call found is fetched while this one computes.
         self.fetch()
         drawn = np.asarray(drawn)
-        # In lock step, chains and segments wait for the slowest.
-        filled = np.arange(capacity) < drawn[..., None]
-        slowest = int(passes)
+        gradients = int(computed)
         if not stepwise:
+            # In lock step, chains and segments wait for the slowest.
+            filled = np.arange(capacity) < drawn[..., None]
             steps = np.where(filled, np.asarray(found[1].n_steps), 0)
-            slowest = int(steps.reshape(-1, capacity).max(axis=0).sum())
+            gradients = drawn.size * int(steps.reshape(-1, capacity).max(axis=0).sum())
         with self._lock:
             self.carry = carry
             self.made = np.asarray(self.made + drawn)
             self._waiting = (tuple(found), drawn)
-            self.gradients += drawn.size * slowest
+            self.gradients += gradients
         seconds = time.perf_counter() - began
         budget = group.budget * CHUNK_SECONDS / max(seconds, 1e-4)
         group.budget = int(np.clip(budget, 1, min(FASTER * group.budget, 2**30)))

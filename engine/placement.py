@@ -12,6 +12,9 @@ from pelton.engine.errors import ArgumentError, DeviceError, ResourceError
 # Numbers that all chains read for one gradient each, from which on an accelerator is taken unasked: below it a
 # processor has done with a gradient before an accelerator has begun its kernels.
 ACCELERATOR_WORK = 1_000_000
+# Chains of one program that keep a device busy, those beside them making it no quicker: so many on a processor,
+# and on an accelerator as many as go through so many numbers for one gradient each, in whole rows of threads.
+TOGETHER_ON_CPU, TOGETHER_WORK, ROW = 16, 2**24, 32
 
 
 def cores() -> int:
@@ -50,6 +53,20 @@ def choose_devices(device: str | None, work: int) -> list[Any]:
             f"there is no {kind} here: JAX knows {', '.join(sorted({d.platform for d in jax.local_devices()}))}; "
             "install pelton[cuda] for NVIDIA GPUs, or leave device out"
         ) from None
+
+
+def together_on(device: Any, numbers: int) -> int:
+    """Chains of one program that are worth advancing side by side on a device.
+
+    Args:
+        numbers: that one chain goes through for one gradient.
+
+    >>> together_on(choose_devices("cpu", 1)[0], 5_000)
+    16
+    """
+    if device.platform == "cpu":
+        return TOGETHER_ON_CPU
+    return ROW * -(-TOGETHER_WORK // (ROW * max(numbers, 1)))
 
 
 @contextmanager

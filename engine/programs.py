@@ -1,6 +1,5 @@
 """The compiled programs of a run: starts, warm-up, draws and the naming of variables, for every kind of sampler."""
 
-import functools
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from typing import Any, NamedTuple
@@ -30,6 +29,7 @@ class Programs:
 
     Attributes:
         starts: different ones that the chains share.
+        tile: vectorised chains of a `Stepwise` sampler that are advanced side by side; 0 where all are.
     """
 
     posterior: tuple[Callable, Callable, Hierarchy | None]
@@ -38,6 +38,7 @@ class Programs:
     vectorized: bool
     capacity: int
     starts: int
+    tile: int = 0
 
 
 def different_starts(chains: int) -> int:
@@ -62,27 +63,27 @@ def _key(seed: Any, chain: Any) -> Any:
     return jax.random.fold_in(key_of(seed), chain)
 
 
-def _phase_key(seed: Any, chain: Any, segment: Any, warming: Any) -> Any:
+def phase_key(seed: Any, chain: Any, segment: Any, warming: Any) -> Any:
     """Warm-up and sampling take their randomness from keys apart from one another and from the start's."""
     return jax.random.fold_in(jax.random.fold_in(_key(seed, chain), segment), 1 + warming)
 
 
-def _room(position: Any, rows: int) -> tuple[Any, Info]:
+def room_for(position: Any, rows: int) -> tuple[Any, Info]:
     """Room for that many draws like the position, and for their reports."""
     return jnp.zeros((rows, *position.shape), position.dtype), empty_info(rows, position.dtype)
 
 
-def _stored(store: Any, row: Any, values: Any) -> Any:
+def stored(store: Any, row: Any, values: Any) -> Any:
     """The store with the values in one row."""
     return jax.tree.map(lambda rows, one: jax.lax.dynamic_update_index_in_dim(rows, one, row, 0), store, values)
 
 
-def _strong(tree: Any) -> Any:
+def strong(tree: Any) -> Any:
     """Leaves without JAX's weak types, so that a state looks the same to the next program as to the last."""
     return jax.tree.map(lambda leaf: jax.lax.convert_element_type(leaf, jnp.result_type(leaf)), tree)
 
 
-def _mapped(function: Callable, programs: Programs, per_chain: tuple[bool, ...] = ()) -> Callable:
+def mapped(function: Callable, programs: Programs, per_chain: tuple[bool, ...] = ()) -> Callable:
     """Maps a one-chain program over segments and, where chains are vectorised, over chains.
 
     The function takes (chain, segment, ..., data); `per_chain` says of what stands between whether each chain has its
@@ -138,33 +139,24 @@ def build_init(programs: Programs) -> Callable:
         bound = Bound(logdensity, data, start, hierarchy)
         if isinstance(sampler, Ensemble):
             begun, keys = jax.vmap(found, (0, None, None, None))(chain, segment, seed, data)
-            return _strong(sampler.init(bound, begun.position, keys[0])), begun.good
+            return strong(sampler.init(bound, begun.position, keys[0])), begun.good
         begun, key = found(chain, segment, seed, data)
         # What is known there already need not be compiled again.
         density = begun.nearby if isinstance(sampler, Stepwise) else bound
-        return _strong(sampler.init(density, begun.position, key)), begun.good
+        return strong(sampler.init(density, begun.position, key)), begun.good
 
     def program(chain: Any, segment: Any, seed: Any, data: Any) -> tuple[Any, Any]:
         if isinstance(sampler, Ensemble):
             if not programs.batched:
                 return init(chain, segment, seed, data)
             return jax.vmap(init, (None, 0, None, 0), (0, 1))(chain, segment, seed, data)
-        return _mapped(lambda c, s, d: init(c, s, seed, d), programs)(chain, segment, data)
+        return mapped(lambda c, s, d: init(c, s, seed, d), programs)(chain, segment, data)
 
     return program
 
 
-class Machine(NamedTuple):
-    """A chain of a `Stepwise` sampler in the middle of a draw, and how many draws of its phase it has made."""
-
-    state: Any
-    work: Any
-    scratch: Any
-    done: Any
-
-
 class Wanted(NamedTuple):
-    """What a call of `build_advance`'s program is to do.
+    """What a call of the program that makes draws is to do.
 
     Attributes:
         first: which draw of its phase the first is.
@@ -179,40 +171,15 @@ class Wanted(NamedTuple):
     warming: Any
 
 
-def build_begin(programs: Programs) -> Callable:
-    """(chain, segment, state, learnt, seed, first, warming, data) -> Machine, at the beginning of its first draw."""
-    sampler = programs.sampler
-    assert isinstance(sampler, Stepwise)
-
-    def program(
-        chain: Any, segment: Any, state: Any, learnt: Any, seed: Any, first: Any, warming: Any, data: Any
-    ) -> Machine:
-        def one(chain: Any, segment: Any, state: Any, learnt: Any, data: Any) -> Machine:
-            del data
-            key = jax.random.fold_in(_phase_key(seed, chain, segment, warming), first)
-            work = _strong(sampler.begin(state, learnt, key))
-            return Machine(state, work, sampler.scratch(state), jnp.zeros((), jnp.int32))
-
-        return _mapped(one, programs, (True, False))(chain, segment, state, learnt, data)
-
-    return program
-
-
 def build_advance(programs: Programs, warming: bool) -> Callable:
-    """(chain, segment, carry, learnt, seed, wanted, data) -> carry, drawn, passes, and the draws.
+    """(chain, segment, state, learnt, seed, wanted, data) -> state, drawn, computed, and the draws.
 
-    The carry is the sampler's state, or the Machine of a `Stepwise` one. A Stepwise sampler counts its draws itself
-    from the beginning of the phase and stops after its budget, in the middle of a draw if need be; the others make all
-    that are wanted. One program of a Stepwise sampler serves the warm-up and the draws, as `wanted` says; the others
-    have two, as `warming` does.
-
-    `drawn` are the draws made [(chain), (segment)], and of each position, Info and lesson are returned
-    [(chain), (segment), capacity, ...], in that many first rows; what the others hold means nothing. Counts are
-    arguments, so that every length of run shares one program.
+    `drawn` are the draws made [(chain), (segment)], all that are wanted; `computed`, what a `Stepwise` sampler's loop
+    says of its gradients, is 0. Of each position, Info and lesson are returned [(chain), (segment), capacity, ...], in
+    that many first rows; what the others hold means nothing. Counts are arguments, so that every length of run shares
+    one program. `build_stepping` does the same for Stepwise samplers.
     """
     match programs.sampler:
-        case Stepwise():
-            return _build_stepwise(programs, programs.sampler)
         case Chainwise():
             return _build_chainwise(programs, programs.sampler, warming)
         case Ensemble():
@@ -236,8 +203,8 @@ def _repeated(
             state, info = sampler.warmup(bound, state, step_key, index)
         else:
             state, info = sampler.step(bound, state, step_key)
-        state = _strong(state)
-        return state, _stored(store, offset, (sampler.position(state), info))
+        state = strong(state)
+        return state, stored(store, offset, (sampler.position(state), info))
 
     return jax.lax.fori_loop(0, count, body, (state, room))
 
@@ -259,8 +226,8 @@ def _proposed(
         def body(offset: Any, carry: tuple) -> tuple:
             state, store = carry
             state, info = sampler.accept(state, jax.tree.map(lambda leaf: leaf[offset - begin], proposals))
-            state = _strong(state)
-            return state, _stored(store, offset, (sampler.position(state), info))
+            state = strong(state)
+            return state, stored(store, offset, (sampler.position(state), info))
 
         return jax.lax.fori_loop(begin, jnp.minimum(begin + size, count), body, carry)
 
@@ -275,13 +242,13 @@ def _build_chainwise(programs: Programs, sampler: Chainwise, warming: bool) -> C
 
         def one(chain: Any, segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
-            key = _phase_key(seed, chain, segment, warming)
-            room = _room(sampler.position(state), programs.capacity)
+            key = phase_key(seed, chain, segment, warming)
+            room = room_for(sampler.position(state), programs.capacity)
             state, (positions, infos) = _repeated(sampler, bound, state, key, wanted.first, wanted.count, room, warming)
             return state, wanted.count, positions, infos
 
-        state, drawn, positions, infos = _mapped(one, programs, (True,))(chain, segment, state, data)
-        return state, drawn, wanted.count, positions, infos, ()
+        state, drawn, positions, infos = mapped(one, programs, (True,))(chain, segment, state, data)
+        return state, drawn, np.int32(0), positions, infos, ()
 
     return program
 
@@ -305,7 +272,7 @@ def build_independent(programs: Programs, chains: int, draws: int) -> Callable:
             bound = Bound(logdensity, data, start, hierarchy)
 
             def propose(row: Any) -> Any:
-                key = _phase_key(seed, (row // draws).astype(jnp.uint32), segment, False)
+                key = phase_key(seed, (row // draws).astype(jnp.uint32), segment, False)
                 return sampler.propose(bound, state, jax.random.fold_in(key, row % draws))
 
             proposals = jax.lax.map(propose, jnp.arange(chains * draws), batch_size=min(PROPOSED, chains * draws))
@@ -336,8 +303,8 @@ def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Cal
 
         def one(segment: Any, state: Any, data: Any) -> tuple[Any, Any, Any, Any]:
             bound = Bound(logdensity, data, start, hierarchy)
-            key = _phase_key(seed, chain[0], segment, warming)
-            room = jax.vmap(lambda position: _room(position, programs.capacity), out_axes=1)(sampler.position(state))
+            key = phase_key(seed, chain[0], segment, warming)
+            room = jax.vmap(lambda position: room_for(position, programs.capacity), out_axes=1)(sampler.position(state))
             state, draws = _repeated(sampler, bound, state, key, wanted.first, wanted.count, room, warming)
             # Chains go before draws, as with other samplers.
             positions, infos = jax.tree.map(lambda leaf: jnp.moveaxis(leaf, 1, 0), draws)
@@ -345,85 +312,7 @@ def _build_ensemble(programs: Programs, sampler: Ensemble, warming: bool) -> Cal
 
         mapped = jax.vmap(one, out_axes=(0, 1, 1, 1)) if programs.batched else one
         state, drawn, positions, infos = mapped(segment, state, data)
-        return state, drawn, wanted.count, positions, infos, ()
-
-    return program
-
-
-def _build_stepwise(programs: Programs, sampler: Stepwise) -> Callable:
-    """One loop over all draws and chains.
-
-    Each pass of the loop is one gradient of every chain, or a whole draw of a chain by itself: on a processor a pass
-    costs more than the gradient of a small model. A chain whose draw is ready stores it and begins the next in the same
-    pass. The loop ends when the budget is spent, a chain's rows are full, or all chains have all their draws:
-    until then one that has them goes on for nothing.
-    """
-    logdensity, start, hierarchy = programs.posterior
-    capacity = programs.capacity
-    alone = not (programs.vectorized or programs.batched)
-
-    def program(chain: Any, segment: Any, machine: Machine, learnt: Any, seed: Any, wanted: Wanted, data: Any) -> tuple:
-        first, count, budget, warming = wanted
-
-        def room(chain: Any, segment: Any, state: Any, data: Any) -> Any:
-            del chain, segment, data
-            # One row more than there are draws takes what is not to be kept.
-            positions, infos = _room(sampler.position(state), capacity + 1)
-            one = sampler.lesson(state, jax.tree.map(lambda rows: rows[0], infos))
-            return positions, infos, jax.tree.map(lambda leaf: jnp.zeros((capacity + 1, *leaf.shape), leaf.dtype), one)
-
-        def tick(most: Any, chain: Any, segment: Any, machine: Machine, before: Any, learnt: Any, data: Any) -> tuple:
-            state, work, scratch, done = machine
-            bound = Bound(logdensity, data, start, hierarchy)
-            if alone:
-                work, scratch, made = sampler.run(bound, learnt, work, scratch, most)
-            else:
-                (work, scratch), made = sampler.advance(bound, learnt, work, scratch), jnp.ones_like(most)
-            ready = sampler.finished(work)
-
-            def next_draw() -> tuple[Any, Any, Any, Any]:
-                drawn, info = sampler.complete(state, learnt, work)
-                drawn = jax.tree.map(lambda new, old: jnp.where(warming, new, old), sampler.adapt(drawn, info), drawn)
-                # What a chain does past its last draw leaves no trace.
-                drawn = jax.tree.map(lambda new, old: jnp.where(done < count, new, old), _strong(drawn), state)
-                # It makes the draw after it again and again, so that a longer run finds that one begun.
-                key = jax.random.fold_in(
-                    _phase_key(seed, chain, segment, warming), first + jnp.minimum(done + 1, count)
-                )
-                return drawn, _strong(sampler.begin(drawn, learnt, key)), jnp.minimum(done + 1, count), info
-
-            def same_draw() -> tuple[Any, Any, Any, Any]:
-                nothing = jax.tree.map(lambda rows: rows[0], empty_info(1, sampler.position(state).dtype))
-                return state, work, done, nothing
-
-            drawn, work, now, info = jax.lax.cond(ready, next_draw, same_draw)
-            row = jnp.where(ready & (done < count), done - before, capacity)
-            values = sampler.position(drawn), info, sampler.lesson(drawn, info)
-            return Machine(drawn, work, scratch, now), made, (row, values)
-
-        def put(chain: Any, segment: Any, store: Any, row: Any, values: Any, data: Any) -> Any:
-            del chain, segment, data
-            return _stored(store, row, values)
-
-        store = _mapped(room, programs, (True,))(chain, segment, machine.state, data)
-        before = machine.done
-
-        def unfinished(carry: tuple) -> Any:
-            passes, machine, _ = carry
-            full = jnp.any(machine.done - before >= capacity)
-            return (passes < budget) & jnp.any(machine.done < count) & ~full
-
-        def body(carry: tuple) -> tuple:
-            passes, machine, store = carry
-            ticked = _mapped(functools.partial(tick, budget - passes), programs, (True, True, False))
-            machine, made, (row, values) = ticked(chain, segment, machine, before, learnt, data)
-            store = _mapped(put, programs, (True,) * 3)(chain, segment, store, row, values, data)
-            return passes + jnp.max(made), machine, store
-
-        passes, machine, store = jax.lax.while_loop(unfinished, body, (jnp.zeros((), jnp.int32), machine, store))
-        axis = int(programs.vectorized) + int(programs.batched)
-        rows = jax.tree.map(lambda leaf: jax.lax.slice_in_dim(leaf, 0, capacity, axis=axis), store)
-        return machine, machine.done - before, passes, *rows
+        return state, drawn, np.int32(0), positions, infos, ()
 
     return program
 

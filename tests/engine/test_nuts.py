@@ -8,6 +8,8 @@ import scipy.stats
 from numpyro.infer.hmc_util import dual_averaging
 
 import pelton
+from pelton.benchmarks.nuts import in_tiles, own_pace
+from pelton.engine import placement
 from pelton.engine.chains import Chains
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.phase import Stage
@@ -233,20 +235,26 @@ def normal(position, data):
     return -0.5 * jnp.sum((position / data) ** 2)
 
 
-def test_neighbours_do_not_change_a_bit():
+@pytest.mark.parametrize(("count", "together"), [(3, 16), (11, 4)])
+def test_neighbours_do_not_change_a_bit(count, together, monkeypatch):
+    """In tiles, which neighbours a chain has, and where among them it stands, follows from who is done first."""
+    monkeypatch.setattr(placement, "TOGETHER_ON_CPU", together)
     target = Posterior(3, normal, identity, start, np.array([0.2, 1.0, 9.0]), dims={"x": ("axis",)})
-    runs = []
+    kept, runs = [0, count - 1], []
     with jax.enable_x64(True):
-        for factors in ([1.0, 1.0, 1.0], [1.0, 0.03, 5.0]):
-            chains = Chains(target, Nuts(warmup_steps=50), 3, 7, vectorized=True)
+        for factors in (np.ones(count), np.resize([5.0, 0.03], count)):
+            factors[kept] = 1.0
+            chains = Chains(target, Nuts(warmup_steps=50), count, 7, vectorized=True)
+            assert chains.programs.tile == (4 if count > together else 0)
             chains._compile(100)
             states = chains._learn(chains.sampler, [chains._init(chains.groups[0])], [], 0)
             states = [states[0]._replace(step_size=states[0].step_size * jnp.array(factors))]
             runs.append(chains._advance(Stage("sampling", 0, 0, 100), states, Report())[1])
     one, other = runs
-    assert np.array_equal(one.positions[0], other.positions[0])
+    assert np.array_equal(one.positions[kept], other.positions[kept])
     assert not np.array_equal(one.positions[1], other.positions[1])
-    assert other.stats["n_steps"][1].sum() > 2 * one.stats["n_steps"][0].sum()
+    steps = [run.stats["n_steps"].sum(axis=1) for run in runs]
+    assert steps[1].max() > 2 * steps[0].max()
 
 
 def test_vectorised_chains_wait_little_for_one_another():
@@ -260,6 +268,33 @@ def test_vectorised_chains_wait_little_for_one_another():
     assert used <= computed < 1.25 * used
     assert computed < 0.75 * lock_step
     assert_agrees(np.moveaxis(np.asarray(tree["posterior"]["x"]), -1, 0), mean=0.0, sd=np.array([0.2, 1.0, 9.0]))
+
+
+def apart(position, data):
+    """Two modes that no chain crosses between, one a hundred times as wide along its second axis."""
+    narrow = -0.5 * jnp.sum((position + 40) ** 2)
+    x, y = position - 40
+    return jnp.where(position[0] < 0, narrow, -0.5 * (x**2 + (y / 100) ** 2))
+
+
+# Chains that lie apart are reported.
+@pytest.mark.filterwarnings("ignore::pelton.engine.errors.ConvergenceWarning")
+def test_chains_that_have_their_draws_make_way():
+    """Chains of the one mode take several times the gradients of the other's, which are done long before."""
+
+    def either(key, data):
+        del data
+        return jnp.where(jax.random.bernoulli(key, 0.2), 40.0, -40.0) * jnp.ones(2)
+
+    target = Posterior(2, apart, identity, either, (), dims={"x": ("axis",)})
+    tree = pelton.sample(
+        target, sampler="nuts", chain_method="vectorized", chains=48, warmup=0, draws=400, metric="diagonal"
+    )
+    steps = np.asarray(tree["sample_stats"]["n_steps"])
+    computed, used = tree.attrs["gradients_computed"], tree.attrs["gradient_evaluations"]
+    assert used == steps.sum()
+    assert own_pace(steps) > 1.4 * (computed / used)
+    assert in_tiles(steps, 16) == pytest.approx(computed / used, rel=0.02)
 
 
 def narrowing(position, data):

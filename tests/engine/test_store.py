@@ -75,6 +75,7 @@ def small_blocks(monkeypatch):
 KINDS = {
     "threads": {},
     "vectorized": {"chain_method": "vectorized"},
+    "tiles": {"chain_method": "vectorized", "chains": 18},
     "warm-up kept": {"keep_warmup": True},
     "single": {"precision": "float32"},
     "low rank": {"metric": "low-rank"},
@@ -107,7 +108,7 @@ def with_slow(often):
 
 @pytest.mark.long
 @QUIET
-@pytest.mark.parametrize("kind", with_slow({"threads", "ensemble"}))
+@pytest.mark.parametrize("kind", with_slow({"threads", "tiles", "ensemble"}))
 @pytest.mark.usefixtures("busy", "small_blocks")
 def test_a_run_resumed_after_any_failed_write_has_the_unbroken_runs_draws(kind, tmp_path, monkeypatch):
     settings = SETTINGS | KINDS[kind]
