@@ -91,11 +91,12 @@ class Adstock(curves.Curve):
         kernel = getattr(kernels, f"{self.name}_weights")
         return kernel(*values, l_max=self.l_max, normalize=self.normalize)
 
-    def apply(self, media: Any, **parameters: Any) -> Array:
+    def apply(self, media: Any, *, axis: int = -2, **parameters: Any) -> Array:
         """Media spread over later weeks: y[t] = sum_l w_l media[t-l].
 
         Args:
             media: [..., time, channel], any unit, zero before its first week.
+            axis: the time axis of media.
             parameters: by name, [..., channel]; traced or not.
 
         Returns:
@@ -109,7 +110,7 @@ class Adstock(curves.Curve):
         Array([8., 4., 2.], dtype=float32)
         """
         kernel = getattr(kernels, self.name)
-        return kernel(media, *self._ordered(parameters), l_max=self.l_max, normalize=self.normalize)
+        return kernel(media, *self._ordered(parameters), l_max=self.l_max, normalize=self.normalize, axis=axis)
 
     def weights(self, **parameters: Any) -> Array:
         """The weights of lags 0 .. l_max-1.

@@ -109,10 +109,14 @@ class Structure:
 
 def response(structure: Structure, group: Group, media: Array, values: Values) -> Array:
     """Saturated adstock of a group's channels [geo, time, channel of the group], for a coefficient of 1."""
+    # With time innermost a window's lags are whole rows; the recursion without end pairs rows of weeks.
+    axis = -1 if group.adstock.l_max is not None else -2
+    media = jnp.moveaxis(media, -2, axis)
+    adstocked = group.adstock.apply(media, axis=axis, **structure.of_group(group, group.adstock.parameters, values))
     # A parameter stands beside channels, without time.
-    adstocked = group.adstock.apply(media, **structure.of_group(group, group.adstock.parameters, values))
     shape = structure.of_group(group, group.saturation.parameters, values)
-    return group.saturation.apply(adstocked, **{name: value[:, None] for name, value in shape.items()})
+    shape = {name: jnp.expand_dims(value, axis) for name, value in shape.items()}
+    return jnp.moveaxis(group.saturation.apply(adstocked, **shape), axis, -2)
 
 
 def _steady(structure: Structure, group: Group, values: Values) -> Array:
