@@ -12,8 +12,8 @@ import numpy as np
 import pelton
 from pelton.benchmarks import record
 from pelton.engine.errors import ConvergenceWarning
-from pelton.engine.placement import TOGETHER_ON_CPU
-from pelton.engine.posterior import Posterior
+from pelton.engine.placement import choose_devices, together_on
+from pelton.engine.posterior import Posterior, data_size
 from pelton.engine.stepping import TILE_PASSES, tile_of
 
 RESULTS = record.CHECKOUT / "benchmarks" / "results" / "nuts.jsonl"
@@ -101,6 +101,7 @@ def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[
         tree = pelton.sample(posterior, sampler=sampler, seed=seed, progress=False, **settings)
     attrs, steps = tree.attrs, np.asarray(tree["sample_stats"]["n_steps"])
     least = float(attrs["least_ess_bulk"])
+    together = together_on(choose_devices("cpu", 1)[0], posterior.dimension + data_size(posterior))
     return {
         "sampler": sampler,
         "seed": seed,
@@ -115,7 +116,7 @@ def run(posterior: Posterior, sampler: str, seed: int, **settings: Any) -> dict[
         **{name: round(float(attrs[name]), 2) for name in ("seconds_compiling", "seconds_warmup", "seconds_sampling")},
         "waste": round(float(attrs["gradients_computed"]) / float(attrs["gradient_evaluations"]), 3),
         "own_pace": own_pace(steps),
-        "in_tiles": in_tiles(steps, tile_of(len(steps), TOGETHER_ON_CPU) or len(steps)),
+        "in_tiles": in_tiles(steps, tile_of(len(steps), together) or len(steps)),
         "lock_step": lock_step(steps),
         "device": attrs["device"],
     }

@@ -159,8 +159,8 @@ class Chains:
         """Chains of a group that are advanced side by side; 0 where all are."""
         if not (self.vectorized and isinstance(self.sampler, Stepwise) and self.posterior.batch is None):
             return 0
-        numbers = self.posterior.dimension + data_size(self.posterior)
-        together = together_on(first_device(self.groups[0].device), numbers)
+        device = first_device(self.groups[0].device)
+        together = together_on(device, self.posterior.dimension + data_size(self.posterior))
         return tile_of(min(group.size for group in self.groups), together)
 
     def _begin(self) -> list[Any]:

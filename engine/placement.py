@@ -12,9 +12,10 @@ from pelton.engine.errors import ArgumentError, DeviceError, ResourceError
 # Numbers that all chains read for one gradient each, from which on an accelerator is taken unasked: below it a
 # processor has done with a gradient before an accelerator has begun its kernels.
 ACCELERATOR_WORK = 1_000_000
-# Chains of one program that keep a device busy, those beside them making it no quicker: so many on a processor,
-# and on an accelerator as many as go through so many numbers for one gradient each, in whole rows of threads.
-TOGETHER_ON_CPU, TOGETHER_WORK, ROW = 16, 2**24, 32
+# Chains of one program that keep a device busy, so that more of them make it no quicker: rows of so many, and as many
+# rows as go through so many numbers for one gradient each.
+ROW_ON_CPU, ENOUGH_ON_CPU = 16, 2**15
+ROW, ENOUGH = 32, 2**24
 
 
 def cores() -> int:
@@ -61,12 +62,12 @@ def together_on(device: Any, numbers: int) -> int:
     Args:
         numbers: that one chain goes through for one gradient.
 
-    >>> together_on(choose_devices("cpu", 1)[0], 5_000)
-    16
+    >>> cpu = choose_devices("cpu", 1)[0]
+    >>> together_on(cpu, 20_000), together_on(cpu, 100)
+    (16, 336)
     """
-    if device.platform == "cpu":
-        return TOGETHER_ON_CPU
-    return ROW * -(-TOGETHER_WORK // (ROW * max(numbers, 1)))
+    row, enough = (ROW_ON_CPU, ENOUGH_ON_CPU) if device.platform == "cpu" else (ROW, ENOUGH)
+    return row * -(-enough // (row * max(numbers, 1)))
 
 
 @contextmanager

@@ -9,7 +9,6 @@ from numpyro.infer.hmc_util import dual_averaging
 
 import pelton
 from pelton.benchmarks.nuts import in_tiles, own_pace
-from pelton.engine import placement
 from pelton.engine.chains import Chains
 from pelton.engine.errors import ConvergenceWarning
 from pelton.engine.phase import Stage
@@ -238,18 +237,18 @@ def normal(position, data):
 @pytest.mark.parametrize(("count", "together"), [(3, 16), (11, 4)])
 def test_neighbours_do_not_change_a_bit(count, together, monkeypatch):
     """In tiles, which neighbours a chain has, and where among them it stands, follows from who is done first."""
-    monkeypatch.setattr(placement, "TOGETHER_ON_CPU", together)
+    monkeypatch.setattr("pelton.engine.chains.together_on", lambda device, numbers: together)
     target = Posterior(3, normal, identity, start, np.array([0.2, 1.0, 9.0]), dims={"x": ("axis",)})
     kept, runs = [0, count - 1], []
     with jax.enable_x64(True):
         for factors in (np.ones(count), np.resize([5.0, 0.03], count)):
             factors[kept] = 1.0
-            chains = Chains(target, Nuts(warmup_steps=50), count, 7, vectorized=True)
-            assert chains.programs.tile == (4 if count > together else 0)
-            chains._compile(100)
-            states = chains._learn(chains.sampler, [chains._init(chains.groups[0])], [], 0)
+            engine = Chains(target, Nuts(warmup_steps=50), count, 7, vectorized=True)
+            assert engine.programs.tile == (4 if count > together else 0)
+            engine._compile(100)
+            states = engine._learn(engine.sampler, [engine._init(engine.groups[0])], [], 0)
             states = [states[0]._replace(step_size=states[0].step_size * jnp.array(factors))]
-            runs.append(chains._advance(Stage("sampling", 0, 0, 100), states, Report())[1])
+            runs.append(engine._advance(Stage("sampling", 0, 0, 100), states, Report())[1])
     one, other = runs
     assert np.array_equal(one.positions[kept], other.positions[kept])
     assert not np.array_equal(one.positions[1], other.positions[1])
@@ -279,8 +278,9 @@ def apart(position, data):
 
 # Chains that lie apart are reported.
 @pytest.mark.filterwarnings("ignore::pelton.engine.errors.ConvergenceWarning")
-def test_chains_that_have_their_draws_make_way():
+def test_chains_that_have_their_draws_make_way(monkeypatch):
     """Chains of the one mode take several times the gradients of the other's, which are done long before."""
+    monkeypatch.setattr("pelton.engine.chains.together_on", lambda device, numbers: 16)
 
     def either(key, data):
         del data

@@ -21,7 +21,7 @@ import pytest
 import xarray as xr
 
 import pelton
-from pelton.engine import chains, journal, lines, place
+from pelton.engine import chains, journal, lines, place, stepping
 from pelton.engine.errors import ArgumentError, DeviceError, OutputError, PeltonWarning, ResourceError, StoreError
 from pelton.engine.lines import Line
 from pelton.engine.results import versions
@@ -58,9 +58,11 @@ def assert_same_draws(one, other):
 
 @pytest.fixture
 def busy(monkeypatch):
-    """Calls are short, and a checkpoint is written at every look, so that little happens between two."""
+    """Calls and tiles are short, and a checkpoint is written at every look, so that little happens between two."""
     monkeypatch.setattr(lines, "CHUNK_SECONDS", 1e-3)
     monkeypatch.setattr(chains, "CHUNK_DRAWS", 20)
+    monkeypatch.setattr(chains, "together_on", lambda device, numbers: 9)
+    monkeypatch.setattr(stepping, "TILE_PASSES", 5)
     monkeypatch.setattr(journal, "LEAST_SECONDS", 0.0)
     monkeypatch.setattr(journal, "COST_IN", 0.0)
     monkeypatch.setattr(chains, "LOOK_SECONDS", 1e-3)
@@ -75,7 +77,7 @@ def small_blocks(monkeypatch):
 KINDS = {
     "threads": {},
     "vectorized": {"chain_method": "vectorized"},
-    "tiles": {"chain_method": "vectorized", "chains": 18},
+    "tiles": {"chain_method": "vectorized", "chains": 11},
     "warm-up kept": {"keep_warmup": True},
     "single": {"precision": "float32"},
     "low rank": {"metric": "low-rank"},

@@ -101,6 +101,8 @@ def test_apply_against_a_loop(name, normalize):
             expected[:, week] += weights[..., lag] * media[:, week - lag]
     with jax.enable_x64(True):
         np.testing.assert_allclose(stock.apply(media, **given(stock)), expected, rtol=1e-11)
+        innermost = stock.apply(np.moveaxis(media, 1, 2), axis=-1, **given(stock))
+        np.testing.assert_allclose(np.moveaxis(innermost, 2, 1), expected, rtol=1e-11)
 
 
 @pytest.mark.parametrize("normalize", [True, False])
